@@ -253,16 +253,18 @@ enum fdb_flag {
 };
 
 struct fdb_entry {
-	abi_u64 seen_ns; /* CLOCK_MONOTONIC_COARSE */
+	abi_u64 seen_ns; /* CLOCK_MONOTONIC_COARSE; 0: expired, whatever its age (how the control side deletes) */
 	abi_u16 port;	 /* slot */
 	abi_u16 flags;	 /* enum fdb_flag */
 	abi_u32 reserved;
 };
 
-/* map fdb_state[bridge slot] */
+/* map fdb_state[bridge slot]; the two hands belong to the instance and are kept in fdb_state[0] only */
 struct fdb_state {
-	abi_u64 n_learned; /* entries without FDB_STATIC; changed by atomic additions on both sides' behalf */
-	abi_u64 hand;	   /* next place of fdb_ring that the clock looks at (fdb_state[0] only) */
+	abi_u64 n_learned;  /* entries without FDB_STATIC, expired ones included until they are reclaimed */
+	abi_u64 hand;	    /* next place of fdb_ring for a new entry */
+	abi_u64 sweep_hand; /* next place that is looked at for an expired one */
+	abi_u64 reserved;
 };
 
 /* ---- flow tables ---------------------------------------------------------------------------- */
@@ -388,6 +390,20 @@ struct meter {
 	abi_u32 enabled;
 };
 
+/* ---- programs ------------------------------------------------------------------------------- */
+
+/* Index in the map tail_programs; each is a program tc_<name> of datapath_tc.c. */
+enum tail_program {
+	TAIL_CLASSIFY = 0, /* look tables up, execute actions */
+	TAIL_NORMAL = 1,   /* the learning switch */
+	TAIL_EMIT = 2,	   /* edit the packet, send it to the pending ports */
+	TAIL_FLOOD = 3,	   /* send it to every port that may have it */
+	TAIL_PROGRAMS = 8, /* size of the map */
+};
+
+/* Value size of the map scratch: struct scratch of bpf/lib/scratch.h, which only the datapath knows. */
+#define SCRATCH_SIZE 2048
+
 /* ---- the flow cache ------------------------------------------------------------------------- */
 
 /* Which parts of an edit are to be done. */
@@ -436,7 +452,8 @@ enum cache_flag {
 	CACHE_LONG = 64,  /* IPv6: all CACHE_KEY_WORDS count */
 };
 
-/* map flow_cache[index]: 256 bytes; an IPv4 or L2 hit without edit reads the first two lines only. */
+/* map flow_cache[index / CACHE_WAYS].entry[index % CACHE_WAYS]: 256 bytes; an IPv4 or L2 hit without edit reads
+ * the first two cache lines only. */
 struct cache_entry {
 	/* line 0 */
 	abi_u64 seq; /* even: valid to read; odd: being written; 0: never used */
@@ -464,7 +481,12 @@ struct cache_entry {
 	abi_u16 vlan; /* of fdb_src and fdb_dst, for refreshing the MAC table */
 	abi_u16 reserved;
 	struct edit edit;
-	abi_u64 reserved1[2];
+	abi_u64 packets; /* folded out of hits */
+	abi_u64 bytes;
+};
+
+struct cache_bucket {
+	struct cache_entry entry[CACHE_WAYS];
 };
 
 /* ---- counters and reasons ------------------------------------------------------------------- */
