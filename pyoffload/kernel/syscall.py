@@ -65,7 +65,9 @@ def bpf(command: int, attr: bytes | bytearray | ctypes.Array[Any]) -> int:
     The kernel writes its answers into ``attr`` where that is a bytearray.
     """
     if _BPF is None:
-        raise HostError(f"processor architecture '{_MACHINE}' is not supported", hint="x86_64 and aarch64 are")
+        raise HostError(
+            f"processor architecture '{_MACHINE}' is not supported", hint="x86_64 and aarch64 are"
+        )
     pointer = (ctypes.c_char * len(attr)).from_buffer(attr) if isinstance(attr, bytearray) else attr
     result: int = _syscall(_BPF, command, pointer, len(attr))
     return result if result >= 0 else -ctypes.get_errno()
