@@ -54,6 +54,7 @@ _XDP_ATTACHED: Final = {
 _XDP_SINGLE: Final = {1: "native", 2: "generic", 3: "offload"}  # XDP_ATTACHED_DRV, _SKB, _HW
 
 _IFF_UP: Final = 1
+_ARPHRD_ETHER: Final = 1
 _IFF_TAP: Final = 2  # include/uapi/linux/if_tun.h
 
 # include/uapi/linux/pkt_sched.h, pkt_cls.h
@@ -62,6 +63,21 @@ _TCA_OPTIONS: Final = 2
 _TCA_BPF_NAME: Final = 7
 _TCA_BPF_ID: Final = 11
 _CLSACT: Final = {0xFFFFFFF2: "ingress", 0xFFFFFFF3: "egress"}
+
+# include/uapi/linux/genetlink.h, netdev.h
+_NETLINK_ROUTE: Final = 0
+_NETLINK_GENERIC: Final = 16
+_GENL_ID_CTRL: Final = 16
+_CTRL_CMD_GETFAMILY: Final = 3
+_CTRL_ATTR_FAMILY_ID: Final = 1
+_CTRL_ATTR_FAMILY_NAME: Final = 2
+_NETDEV_CMD_DEV_GET: Final = 1
+_NETDEV_A_DEV_IFINDEX: Final = 1
+_NETDEV_A_DEV_XDP_FEATURES: Final = 3
+XDP_BASIC: Final = 1  # enum netdev_xdp_act: native XDP at all
+XDP_REDIRECT: Final = 2
+XDP_NDO_XMIT: Final = 4  # takes frames that XDP redirects to it
+XDP_RX_SG: Final = 32  # frames of more than one buffer (jumbo)
 
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_GDRVINFO: Final = 0x00000003
@@ -97,6 +113,7 @@ class Link(NamedTuple):
     tx_queues: int
     rx_queues: int
     tun: Tun | None
+    ethernet: bool
 
 
 class Filter(NamedTuple):
@@ -140,6 +157,25 @@ def get_link(which: str | int) -> Link | None:
         if err.errno in {19, 22}:  # ENODEV; EINVAL for an index of 0
             return None
         raise
+
+
+def xdp_features() -> dict[int, int] | None:
+    """Per interface index what its driver can do for XDP (XDP_BASIC, …); None before Linux 6.3, which first tells."""
+    name = b"netdev\0\0"
+    request = struct.pack("=BBxxHH", _CTRL_CMD_GETFAMILY, 1, 4 + 7, _CTRL_ATTR_FAMILY_NAME) + name
+    try:
+        family = next(_ask(_GENL_ID_CTRL, request, dump=False, protocol=_NETLINK_GENERIC))
+        number = _number(_attributes(family, 4).get(_CTRL_ATTR_FAMILY_ID))
+        answers = list(
+            _ask(number, struct.pack("=BBxx", _NETDEV_CMD_DEV_GET, 1), dump=True, protocol=_NETLINK_GENERIC)
+        )
+    except (KernelError, OSError, StopIteration):
+        return None
+    devices = [_attributes(answer, 4) for answer in answers]
+    return {
+        _number(device.get(_NETDEV_A_DEV_IFINDEX)): _number(device.get(_NETDEV_A_DEV_XDP_FEATURES))
+        for device in devices
+    }
 
 
 def has_clsact(ifindex: int) -> bool:
@@ -213,10 +249,10 @@ def _ethtool(ifname: str, request: bytes) -> bytes | None:
     return buffer.raw
 
 
-def _ask(message_type: int, body: bytes, *, dump: bool) -> Iterator[bytes]:
+def _ask(message_type: int, body: bytes, *, dump: bool, protocol: int = _NETLINK_ROUTE) -> Iterator[bytes]:
     """Send one request, yield the body of each answer. KernelError carries the errno of a refusal."""
     flags = _NLM_F_REQUEST | (_NLM_F_DUMP if dump else 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as sock:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
         sock.bind((0, 0))
         sock.send(struct.pack("=IHHII", 16 + len(body), message_type, flags, 1, 0) + body)
         while True:
@@ -259,7 +295,7 @@ def _number(value: bytes | None) -> int:
 
 
 def _link(message: bytes) -> Link:
-    ifindex, flags = struct.unpack_from("=iI", message, 4)
+    hardware, ifindex, flags = struct.unpack_from("=HiI", message, 2)
     attributes = _attributes(message, 16)
     info = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
     kind = _text(info.get(_IFLA_INFO_KIND))
@@ -278,6 +314,7 @@ def _link(message: bytes) -> Link:
         tx_queues=_number(attributes.get(_IFLA_NUM_TX_QUEUES)),
         rx_queues=_number(attributes.get(_IFLA_NUM_RX_QUEUES)),
         tun=_tun(_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if kind == "tun" else None,
+        ethernet=hardware == _ARPHRD_ETHER,
     )
 
 
