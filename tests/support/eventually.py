@@ -23,16 +23,15 @@ def eventually(
     pause = threading.Event()
     while True:
         last_chance = time.monotonic() >= deadline
-        seen: object
+        refusal: AssertionError | None = None
         try:
             value = probe()
         except AssertionError as err:
-            seen = err
+            seen, refusal = str(err), err
         else:
             if value:
                 return value
-            seen = value
+            seen = repr(value)
         if last_chance:
-            cause = seen if isinstance(seen, AssertionError) else None
-            raise AssertionError(f"not within {within_s:g} s: {why}; last seen: {seen!r}") from cause
+            raise AssertionError(f"not within {within_s:g} s: {why}; last seen: {seen}") from refusal
         pause.wait(every_s)

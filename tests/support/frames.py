@@ -94,7 +94,13 @@ def net(src: int | str = 1, dst: int | str = 2, *, v6: bool = False, **fields: A
 
 
 def udp(
-    src: int = 1, dst: int = 2, payload: bytes = b"payload", *, sport: int = SPORT, dport: int = DPORT, **how: Any
+    src: int = 1,
+    dst: int = 2,
+    payload: bytes = b"payload",
+    *,
+    sport: int = SPORT,
+    dport: int = DPORT,
+    **how: Any,
 ) -> Packet:
     """UDP datagram; ``how``: v6, vlan, pcp, outer, ip (dict of header fields), ext (list of IPv6 headers)."""
     from scapy.layers.inet import UDP
@@ -122,7 +128,13 @@ def tcp(
 
 
 def sctp(
-    src: int = 1, dst: int = 2, payload: bytes = b"data", *, sport: int = SPORT, dport: int = DPORT, **how: Any
+    src: int = 1,
+    dst: int = 2,
+    payload: bytes = b"data",
+    *,
+    sport: int = SPORT,
+    dport: int = DPORT,
+    **how: Any,
 ) -> Packet:
     """SCTP with one DATA chunk; ``how`` as for `udp`."""
     from scapy.layers.sctp import SCTP, SCTPChunkData
@@ -293,12 +305,21 @@ def random_frame(seed: int | random.Random, *, guests: int = 4, garbage: bool = 
         how.update(sport=rng.choice([53, 1024, 40000]), dport=rng.choice([22, 53, 80, 443]))
     if kind in ("udp", "tcp", "sctp", "icmp"):
         if kind != "icmp" and rng.random() < 0.4:
-            how.update(v6=True, ip={"tc": rng.randrange(256), "hlim": rng.randint(1, 255), "fl": rng.randrange(1 << 20)})
+            how.update(
+                v6=True,
+                ip={"tc": rng.randrange(256), "hlim": rng.randint(1, 255), "fl": rng.randrange(1 << 20)},
+            )
             if rng.random() < 0.3:
                 chain = rng.sample(["hopbyhop", "routing", "destopt", "fragment"], rng.randint(1, 2))
-                how.update(ext=ipv6_extensions(*sorted(chain, key=["hopbyhop", "routing", "destopt", "fragment"].index)))
+                how.update(
+                    ext=ipv6_extensions(
+                        *sorted(chain, key=["hopbyhop", "routing", "destopt", "fragment"].index)
+                    )
+                )
         else:
-            how.update(ip={"tos": rng.randrange(256), "ttl": rng.randint(1, 255), "id": rng.randrange(1 << 16)})
+            how.update(
+                ip={"tos": rng.randrange(256), "ttl": rng.randint(1, 255), "id": rng.randrange(1 << 16)}
+            )
     if kind == "tcp":
         how.update(flags=rng.choice(["S", "SA", "A", "PA", "FA", "R", "FPU"]))
     if kind == "icmp":
@@ -329,7 +350,13 @@ def _headers(src: int, dst: int, how: dict[str, Any]) -> Packet:
 
 def _extension_kind(header: Packet) -> str:
     name = type(header).__name__
-    known = {"HopByHop": "hopbyhop", "Routing": "routing", "Fragment": "fragment", "DestOpt": "destopt", "AH": "auth"}
+    known = {
+        "HopByHop": "hopbyhop",
+        "Routing": "routing",
+        "Fragment": "fragment",
+        "DestOpt": "destopt",
+        "AH": "auth",
+    }
     return known[name.removeprefix("IPv6ExtHdr")]
 
 
@@ -435,18 +462,20 @@ def difference(left: bytes, right: bytes, left_name: str = "got", right_name: st
         if a != b:
             lines.append(f"  {key}: {a} instead of {b}")
     width = max(len(left_name), len(right_name))
-    shown = 0
+    rows = 0
     for start in range(0, max(len(left), len(right)), 16):
-        a, b = left[start : start + 16], right[start : start + 16]
-        if a != b:
-            if shown == 8:
-                lines.append("  …")
-                break
-            marks = " ".join("  " if a[i : i + 1] == b[i : i + 1] else "^^" for i in range(max(len(a), len(b))))
-            lines.append(f"  {start:04x} {left_name:>{width}}: {a.hex(' ')}")
-            lines.append(f"  {start:04x} {right_name:>{width}}: {b.hex(' ')}")
-            lines.append(f"       {'':>{width}}  {marks.rstrip()}")
-            shown += 1
+        ours, theirs = left[start : start + 16], right[start : start + 16]
+        if ours == theirs:
+            continue
+        if rows == 8:
+            lines.append("  …")
+            break
+        rows += 1
+        longer = range(max(len(ours), len(theirs)))
+        marks = " ".join("  " if ours[i : i + 1] == theirs[i : i + 1] else "^^" for i in longer)
+        lines.append(f"  {start:04x} {left_name:>{width}}: {ours.hex(' ')}")
+        lines.append(f"  {start:04x} {right_name:>{width}}: {theirs.hex(' ')}")
+        lines.append(f"       {'':>{width}}  {marks.rstrip()}")
     return "\n".join(lines)
 
 
@@ -455,7 +484,7 @@ def summary(frame: Any) -> str:
     data = bytes(frame)
     try:
         return f"{parse(data).summary()} ({len(data)} bytes)"
-    except Exception as err:  # noqa: BLE001  scapy raises what it likes on broken headers
+    except Exception as err:
         return f"{data[:32].hex()}… ({len(data)} bytes, {type(err).__name__})"
 
 
@@ -470,7 +499,7 @@ def _fields(data: bytes) -> dict[str, str]:
                 found[f"{layer.name}[{depth}].{desc.name}"] = value if len(value) <= 80 else value[:77] + "…"
             layer = layer.payload
             depth += 1
-    except Exception:  # noqa: BLE001  a frame that scapy cannot read is compared by its bytes alone
+    except Exception:
         return found
     return found
 

@@ -19,12 +19,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.support import frames, offload
 from tests.support.netns import Netns, close_all
-from tests.support.ports import PacketPort, Port, TapPort, open_tap
+from tests.support.ports import PacketPort, Port, TapPort, open_tap, packet_socket
 
 PUMP = Path(__file__).with_name("pump.py")
+VLAN_PUMP = Path(__file__).with_name("vlan_pump.py")
 
 # Far ends of cables are numbered from here. If both ends of a veth happen to have the same index, each in its
 # namespace, the kernel does not see that they are a pair and delays the carrier by up to a second (link_watch.c).
@@ -45,16 +47,36 @@ class Guest(PacketPort):
         self.ignore = frames.is_kernel_chatter
 
     def add_vlan(self, vlan: int) -> tuple[str, str]:
-        """Make eth0.VLAN with addresses of its own; returns them (IPv4, IPv6)."""
+        """Make eth0.VLAN with addresses of its own; returns them (IPv4, IPv6).
+
+        Where the kernel has no VLAN devices (CONFIG_VLAN_8021Q) a process stands in for one.
+        """
         dev, v4, v6 = f"eth0.{vlan}", frames.ip4(self.number, vlan), frames.ip6(self.number, vlan)
+        made = self.ns.run(
+            "ip", "link", "add", "link", "eth0", "name", dev, "type", "vlan", "id", str(vlan), check=False
+        )
+        if made.returncode != 0:
+            self._pump_vlan(dev, vlan)
         self.ns.ip(
-            f"link add link eth0 name {dev} type vlan id {vlan}",
             f"addr add {v4}/24 brd + dev {dev}",
             f"addr add {v6}/64 dev {dev} nodad",
             f"link set {dev} up",
         )
         self.ns.wait_running([dev])
         return v4, v6
+
+    def _pump_vlan(self, dev: str, vlan: int) -> None:
+        trunk = packet_socket(self.ns, "eth0", listening=True, vnet_hdr=True)
+        (tap,) = open_tap(self.ns, dev, vnet_hdr=True)
+        try:
+            fds = [trunk.fileno(), tap]
+            command = [sys.executable, "-I", "-S", str(VLAN_PUMP), *map(str, fds), str(vlan)]
+            self.ns.start(*command, pass_fds=fds, stdin=subprocess.DEVNULL)
+        finally:
+            os.close(tap)
+            trunk.close()
+        mtu = self.ns.ip_json("link", "show", "eth0")[0]["mtu"]
+        self.ns.ip(f"link set {dev} mtu {mtu} address {self.mac}")
 
     def offload(self, **features: bool) -> None:
         """Switch offloads of eth0, e.g. ``offload(tx=False, tso=False)`` as `offload.set_features` has them."""
@@ -81,7 +103,7 @@ class Lab:
         self.host = self.add_host("hst")
         self.ports: list[Port] = []
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -90,7 +112,7 @@ class Lab:
         self.close()
 
     def close(self) -> None:
-        """Remove all namespaces of the lab; the hosts go last, as what runs there was started first."""
+        """Remove all namespaces of the lab. What was deferred on the first host is undone first."""
         namespaces, self._all = self._all, []
         close_all(namespaces)
 
@@ -103,16 +125,12 @@ class Lab:
     def guests(self, count: int, *, host: Netns | None = None, mtu: int | None = None) -> list[Guest]:
         """Guests on veth: ``vethN`` in the host, ``eth0`` with IPv4 and IPv6 in a namespace of each."""
         host, mtu = host or self.host, mtu or self.mtu
-        made = []
-        for number in self._numbers(count):
-            made.append(Guest(host, f"veth{number}", number, self._namespace(f"g{number}"), "veth"))
-        host.ip(
-            *(
-                f"link add name {guest.ifname} mtu {mtu} address {frames.host_mac(guest.number)} type veth"
-                f" peer name eth0 index {FAR_INDEX + guest.number} mtu {mtu} address {guest.mac} netns {guest.ns.name}"
-                for guest in made
-            )
-        )
+        made = [
+            Guest(host, f"veth{number}", number, self._namespace(f"g{number}"), "veth")
+            for number in self._numbers(count)
+        ]
+        for guest in made:
+            guest.ns.ip(self._cable("eth0", guest, mtu))
         self._bring_up(host, made)
         return made
 
@@ -159,14 +177,7 @@ class Lab:
             PacketPort(host, f"wire{number}", number, self._wire_ns, f"w{number}", vnet_hdr=vnet_hdr)
             for number in self._numbers(count)
         ]
-        host.ip(
-            *(
-                f"link add name {port.ifname} mtu {mtu} address {frames.host_mac(port.number)} type veth"
-                f" peer name {port.dev} index {FAR_INDEX + port.number} mtu {mtu} address {port.mac}"
-                f" netns {self._wire_ns.name}"
-                for port in made
-            )
-        )
+        self._wire_ns.ip(*(self._cable(port.dev, port, mtu) for port in made))
         self._silence(host, made)
         self._wire_ns.ip(*(f"link set {port.dev} up" for port in made))
         host.ip(*(f"link set {port.ifname} up" for port in made))
@@ -199,9 +210,9 @@ class Lab:
     def underlay(self, first: Netns, second: Netns, *, mtu: int = 1600, dev: str = "ul0") -> Underlay:
         """A cable between two hosts: ``ul0`` on both, 192.168.77.1 and .2, fd77::1 and ::2."""
         cable = Underlay(dev, ("192.168.77.1", "192.168.77.2"), ("fd77::1", "fd77::2"))
-        first.ip(
-            f"link add name {dev} mtu {mtu} address 0a:00:00:00:00:01 type veth"
-            f" peer name {dev} index {FAR_INDEX} mtu {mtu} address 0a:00:00:00:00:02 netns {second.name}"
+        second.ip(
+            f"link add name {dev} index {FAR_INDEX} mtu {mtu} address 0a:00:00:00:00:02 type veth"
+            f" peer name {dev} mtu {mtu} address 0a:00:00:00:00:01 netns {first.name}"
         )
         for host, v4, v6 in zip((first, second), cable.ip, cable.ip6, strict=True):
             host.ip(
@@ -226,13 +237,23 @@ class Lab:
         return numbers
 
     @staticmethod
+    def _cable(dev: str, port: Port, mtu: int) -> str:
+        """The ip(8) command, for the far namespace, that makes a veth pair with ``dev`` there."""
+        return (
+            f"link add name {dev} index {FAR_INDEX + port.number} mtu {mtu} address {port.mac} type veth"
+            f" peer name {port.ifname} mtu {mtu} address {frames.host_mac(port.number)} netns {port.host.name}"
+        )
+
+    @staticmethod
     def _silence(host: Netns, ports: list[Guest] | list[TapPort] | list[PacketPort]) -> None:
         # A switch port has no address; without this the host's own IPv6 would speak out of it.
         for port in ports:
             host.sysctl(f"net/ipv6/conf/{port.ifname}/disable_ipv6", 1)
 
     def _address_taps(self, host: Netns, ports: list[Guest] | list[TapPort], mtu: int) -> None:
-        host.ip(*(f"link set {port.ifname} mtu {mtu} address {frames.host_mac(port.number)}" for port in ports))
+        host.ip(
+            *(f"link set {port.ifname} mtu {mtu} address {frames.host_mac(port.number)}" for port in ports)
+        )
         self._silence(host, list(ports))  # type: ignore[arg-type]
 
     def _bring_up(self, host: Netns, guests: list[Guest]) -> None:
@@ -253,12 +274,15 @@ class Lab:
 def linux_bridge(host: Netns, ports: list[Port], name: str = "lbr0", *, mtu: int | None = None) -> str:
     """Join ports by the kernel's own bridge: the yardstick, and the switch in the lab's own tests.
 
-    Multicast snooping and its querier are off, so that the bridge floods multicast and says nothing itself.
+    Multicast snooping and its querier are off, so that the bridge floods multicast and says nothing itself, and so is
+    netfilter on bridges, which drops what is no good IP.
     """
     lines = [f"link add {name} type bridge mcast_snooping 0 forward_delay 0"]
     if mtu:
         lines.append(f"link set {name} mtu {mtu}")
     host.ip(*lines)
     host.sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 1)
+    for family in ("ip", "ip6", "arp"):
+        host.sysctl(f"net/bridge/bridge-nf-call-{family}tables", 0)
     host.ip(*(f"link set {port.ifname} master {name}" for port in ports), f"link set {name} up")
     return name

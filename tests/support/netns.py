@@ -18,11 +18,13 @@ import socket
 import string
 import struct
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fcntl import ioctl
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.support.eventually import eventually
 
@@ -106,6 +108,7 @@ class Netns:
         self.name = _new_name(role)
         self.path = NETNS_DIR / self.name
         self._undo = contextlib.ExitStack()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._closed = False
         _ip_command(["ip", "netns", "add", self.name])
         try:
@@ -125,7 +128,7 @@ class Netns:
                 _write_sysctl(f"net/ipv6/conf/{scope}/disable_ipv6", 0 if ipv6 else 1)
             _set_up("lo")
 
-    def __enter__(self) -> Netns:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -208,7 +211,7 @@ class Netns:
         """A socket that lives inside; closed with the namespace at the latest."""
         with self.entered():
             sock = socket.socket(family, kind, proto)
-        self._undo.callback(sock.close)
+        self._sockets.add(sock)
         return sock
 
     def sysctl(self, key: str, value: int | str) -> None:
@@ -251,7 +254,9 @@ class Netns:
 def close_all(namespaces: Sequence[Netns]) -> None:
     """Close several namespaces at the price of one: one look at /proc, one ip process.
 
-    Every one is closed whatever happens to the others; the first failure is raised at the end.
+    First what runs inside is killed, then the deferred is undone (last namespace of the list first), and only then
+    the names go, as what is undone may need them. Every step is made whatever happened to the others; a failure is
+    raised at the end.
     """
     alive = [ns for ns in namespaces if not ns._closed]
     if not alive:
@@ -259,9 +264,18 @@ def close_all(namespaces: Sequence[Netns]) -> None:
     with contextlib.ExitStack() as rest:
         for ns in alive:
             ns._closed = True
-            rest.callback(ns._undo.close)
         rest.callback(_remove_names, alive)
+        for ns in alive:
+            rest.callback(ns._undo.close)
+        rest.callback(_close_sockets, [sock for ns in alive for sock in ns._sockets])
         rest.callback(kill_inside, alive)
+
+
+def _close_sockets(socks: Sequence[socket.socket]) -> None:
+    # Closing a packet socket waits for a grace period of the kernel's RCU, some 15 ms. Side by side they share it.
+    if socks:
+        with ThreadPoolExecutor(min(len(socks), 32)) as pool:
+            list(pool.map(lambda sock: sock.close(), socks))
 
 
 def _remove_names(namespaces: Sequence[Netns]) -> None:
@@ -272,7 +286,11 @@ def _remove_names(namespaces: Sequence[Netns]) -> None:
 
 def processes_inside(namespaces: Sequence[Netns]) -> list[int]:
     """Ids of all processes inside any of these namespaces, the caller's own excepted."""
-    inodes = {getattr(ns, "inode", 0) for ns in namespaces}
+    return processes_with(*(getattr(ns, "inode", 0) for ns in namespaces))
+
+
+def processes_with(*inodes: int) -> list[int]:
+    """The same for namespaces given by the inodes of their files."""
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -285,9 +303,20 @@ def processes_inside(namespaces: Sequence[Netns]) -> list[int]:
 
 def kill_inside(namespaces: Sequence[Netns]) -> None:
     """Kill, by id, every process that still runs inside: the namespace is ours, so all in it is."""
+    _kill_with(*(getattr(ns, "inode", 0) for ns in namespaces))
 
+
+def remove_forgotten(name: str) -> None:
+    """Remove a namespace of ours that no `Netns` stands for any more, with what runs inside."""
+    if not name.startswith(our_prefix()):
+        raise LabError(f"{name} is not a namespace of this test process")
+    _kill_with((NETNS_DIR / name).stat().st_ino)
+    _ip_command(["ip", "netns", "del", name])
+
+
+def _kill_with(*inodes: int) -> None:
     def none_left() -> bool:
-        left = [pid for pid in processes_inside(namespaces) if not _is_zombie(pid)]
+        left = [pid for pid in processes_with(*inodes) if not _is_zombie(pid)]
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -23,7 +23,12 @@ GROUPS = {
     "rx": ("rx-checksum",),
     "tx": ("tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6", "tx-checksum-sctp"),
     "sg": ("tx-scatter-gather",),
-    "tso": ("tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation"),
+    "tso": (
+        "tx-tcp-segmentation",
+        "tx-tcp6-segmentation",
+        "tx-tcp-ecn-segmentation",
+        "tx-tcp-mangleid-segmentation",
+    ),
     "gso": ("tx-generic-segmentation",),
     "gro": ("rx-gro",),
     "uso": ("tx-udp-segmentation",),
@@ -73,7 +78,8 @@ def _read(ctl: socket.socket, ifname: str) -> tuple[dict[str, bool], set[str]]:
     head = struct.pack("III", ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count)
     strings = _ethtool(ctl, ifname, head + bytes(count * ETH_GSTRING_LEN))[12:]
     names = [
-        strings[i * ETH_GSTRING_LEN : (i + 1) * ETH_GSTRING_LEN].split(b"\0", 1)[0].decode() for i in range(count)
+        strings[i * ETH_GSTRING_LEN : (i + 1) * ETH_GSTRING_LEN].split(b"\0", 1)[0].decode()
+        for i in range(count)
     ]
     n_blocks = (count + 31) // 32
     raw = _ethtool(ctl, ifname, struct.pack("II", ETHTOOL_GFEATURES, n_blocks) + bytes(16 * n_blocks))

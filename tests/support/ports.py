@@ -197,7 +197,7 @@ class PacketPort(Port):
         if vnet is not None and not self.vnet_hdr:
             raise LabError(f"{self!r}: made without vnet_hdr")
         if self._out is None:
-            self._out = self._socket(0)
+            self._out = packet_socket(self.ns, self.dev, listening=False, vnet_hdr=self.vnet_hdr)
         data = bytes(frame)
         if self.vnet_hdr:
             data = (vnet or VnetHdr()).pack() + data
@@ -208,7 +208,7 @@ class PacketPort(Port):
 
     def listen(self) -> PacketPort:
         if self._in is None:
-            self._in = self._socket(ETH_P_ALL)
+            self._in = packet_socket(self.ns, self.dev, listening=True, vnet_hdr=self.vnet_hdr)
         return self
 
     def deaf(self) -> None:
@@ -221,19 +221,6 @@ class PacketPort(Port):
         """Frames that came but found the listener's buffer full, since last asked."""
         assert self._in is not None
         return int(struct.unpack("II", self._in.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1])
-
-    def _socket(self, protocol: int) -> socket.socket:
-        sock = self.ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        sock.setblocking(False)
-        if self.vnet_hdr:
-            sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        if protocol:
-            sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-            sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        # Made with protocol 0, so that nothing of any other interface slips in before the bind.
-        sock.bind((self.dev, protocol))
-        return sock
 
     def _descriptors(self) -> Sequence[int]:
         if self._in is None:
@@ -314,6 +301,22 @@ class TapPort(Port):
         return frame
 
 
+def packet_socket(ns: Netns, dev: str, *, listening: bool, vnet_hdr: bool) -> socket.socket:
+    """A non-blocking AF_PACKET socket on an interface: one that only sends, or one that hears all but itself."""
+    sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.setblocking(False)
+    if vnet_hdr:
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    if listening:
+        sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    # Made with protocol 0, so that nothing of any other interface slips in before the bind.
+    with ns.entered():
+        sock.bind((dev, ETH_P_ALL if listening else 0))
+    return sock
+
+
 def open_tap(ns: Netns, ifname: str, *, vnet_hdr: bool, queues: int = 1) -> list[int]:
     """Make a tap in ``ns``; returns one non-blocking descriptor per queue."""
     flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0) | (IFF_MULTI_QUEUE if queues > 1 else 0)
@@ -374,7 +377,9 @@ def collect_until(
         while True:
             fresh = port.sniff(1, max(0.0, deadline - time.monotonic()))
             if not fresh:
-                raise AssertionError(f"{port!r}: the sentinel did not come; {len(got[port])} other frames did")
+                raise AssertionError(
+                    f"{port!r}: the sentinel did not come; {len(got[port])} other frames did"
+                )
             if fresh[0] == sentinel:
                 break
             got[port] += fresh
