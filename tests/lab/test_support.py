@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from tests.support import leftovers, netns
+from tests.support import leftovers, netns, offload
 from tests.support.cli import Cli
 from tests.support.eventually import eventually
+from tests.support.hoststate import assert_unchanged, host_state, state_difference
 from tests.support.netns import NETNS_DIR, LabError, Netns
 
 
@@ -128,6 +129,23 @@ def test_loaded_programs_are_found_by_name_and_missed_when_gone():
     eventually(lambda: number not in leftovers.our_programs(), why="the program is unloaded")
 
 
+def test_the_state_of_a_host_shows_what_changed(lab):
+    (guest,) = lab.guests(1)
+    before = host_state(lab.host)
+    assert_unchanged(before, lab.host)
+    lab.host.run("tc", "qdisc", "add", "dev", guest.ifname, "clsact")
+    offload.set_features(lab.host, guest.ifname, gro=True)
+    lab.host.ip(f"link set {guest.ifname} promisc on")
+    changed = state_difference(before, host_state(lab.host))
+    assert [line.split(":")[0] for line in changed] == [
+        f"link {guest.ifname}",
+        f"offloads {guest.ifname}",
+        "qdiscs",
+    ]
+    with pytest.raises(AssertionError, match="the host is not as it was"):
+        assert_unchanged(before, lab.host)
+
+
 def _load_program(name):
     """A socket filter of two instructions: r0 = 0; exit."""
     import ctypes
@@ -140,7 +158,7 @@ def _load_program(name):
     attr = struct.pack(
         "IIQQIIQII16s", 1, 2, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0, 0, name
     )
-    fd = leftovers._bpf(5, ctypes.create_string_buffer(attr, 128))
+    fd = leftovers.bpf(5, ctypes.create_string_buffer(attr, 128))
     assert fd >= 0, os.strerror(ctypes.get_errno())
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
         number = next(int(line.split()[1]) for line in info if line.startswith("prog_id:"))

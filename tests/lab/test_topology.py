@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.support import frames, gso, offload
@@ -88,6 +90,17 @@ def test_a_sentinel_ends_the_wait_without_waiting(switch):
     assert collect_until(others, end) == {port: [frame] for port in others}
     with pytest.raises(AssertionError, match="sentinel did not come"):
         collect_until(others, end, within_s=0.01)
+
+
+def test_many_exchanges_need_no_waiting_and_lose_nothing(switch):
+    sender, *others = switch.ports
+    frame = frames.udp(1, 99, eth_dst=frames.BROADCAST)
+    started = time.monotonic()
+    for number in range(500):
+        sent = bytes(frame)[:-2] + number.to_bytes(2, "big")
+        assert switch.exchange(sender, [sent], others) == {port: [sent] for port in others}
+        assert switch.exchange(others[0], [], others) == {port: [] for port in others}
+    assert time.monotonic() - started < 5
 
 
 def test_expect_tells_what_is_wrong(switch):

@@ -16,14 +16,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support import frames, offload
+from tests.support.barrier import Barrier, one_cpu
 from tests.support.netns import Netns, close_all
-from tests.support.ports import PacketPort, Port, TapPort, open_tap, packet_socket
+from tests.support.ports import Frame, PacketPort, Port, TapPort, open_tap, packet_socket
 
 PUMP = Path(__file__).with_name("pump.py")
 VLAN_PUMP = Path(__file__).with_name("vlan_pump.py")
@@ -100,6 +102,7 @@ class Lab:
         self._all: list[Netns] = []
         self._next = 1
         self._wire_ns: Netns | None = None
+        self._barrier: Barrier | None = None
         self.host = self.add_host("hst")
         self.ports: list[Port] = []
 
@@ -119,6 +122,24 @@ class Lab:
     def add_host(self, role: str = "hs2") -> Netns:
         """A further host namespace, for tests with two switches."""
         return self._namespace(role)
+
+    def exchange(
+        self, sender: Port, sent: Iterable[Any], receivers: Sequence[Port]
+    ) -> dict[Port, list[Frame]]:
+        """Send frames into one port and return what came out of others, once the kernel is done with them.
+
+        It takes no waiting time, also where nothing comes out (see barrier.py), so it is the way to make many
+        comparisons. What came to the receivers before is forgotten.
+        """
+        if self._barrier is None:
+            self._barrier = Barrier(self._namespace("bar", ipv6=False))
+        for port in receivers:
+            port.flush()
+        with one_cpu():
+            for frame in sent:
+                sender.send(frame)
+            self._barrier.wait()
+        return {port: port.pending() for port in receivers}
 
     # Ports --------------------------------------------------------------------------------------------------------
 

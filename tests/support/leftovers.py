@@ -139,7 +139,7 @@ def _ids(command: int) -> list[int]:
     last = 0
     while True:
         attr = ctypes.create_string_buffer(struct.pack("III", last, 0, 0), 128)
-        if _bpf(command, attr) < 0:
+        if bpf(command, attr) < 0:
             if ctypes.get_errno() in (errno.ENOENT, errno.EPERM, errno.EACCES):
                 return found
             raise OSError(ctypes.get_errno(), "bpf: walk over ids")
@@ -148,18 +148,19 @@ def _ids(command: int) -> list[int]:
 
 
 def _info(open_command: int, number: int, size: int) -> bytes:
-    fd = _bpf(open_command, ctypes.create_string_buffer(struct.pack("I", number), 128))
+    fd = bpf(open_command, ctypes.create_string_buffer(struct.pack("I", number), 128))
     if fd < 0:
         return bytes(size)  # gone meanwhile
     try:
         info = ctypes.create_string_buffer(size)
         attr = ctypes.create_string_buffer(struct.pack("IIQ", fd, size, ctypes.addressof(info)), 128)
-        return info.raw if _bpf(BPF_OBJ_GET_INFO_BY_FD, attr) == 0 else bytes(size)
+        return info.raw if bpf(BPF_OBJ_GET_INFO_BY_FD, attr) == 0 else bytes(size)
     finally:
         os.close(fd)
 
 
-def _bpf(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+def bpf(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
+    """bpf(2); -1 with the reason in ctypes.get_errno()."""
     return int(_libc.syscall(BPF_SYSCALL[platform.machine()], command, attr, len(attr)))
 
 

@@ -134,7 +134,7 @@ class Port(ABC):
         got: list[Frame] = []
         deadline = time.monotonic() + limit
         while count is None or len(got) < count:
-            fresh = self._pending(None if count is None else count - len(got))
+            fresh = self.pending(None if count is None else count - len(got))
             got += fresh
             if fresh:
                 if count is None:
@@ -147,7 +147,7 @@ class Port(ABC):
 
     def flush(self) -> int:
         """Forget what came so far; returns how many frames that were."""
-        return len(self._pending(None))
+        return len(self.pending())
 
     def expect(self, *wanted: Any, within_s: float = 2.0, quiet_s: float = 0.02) -> list[Frame]:
         """Assert that exactly these frames came, in this order, byte for byte, and no further one in ``quiet_s``."""
@@ -160,8 +160,8 @@ class Port(ABC):
         """Assert that no frame came so far nor within ``for_s`` seconds."""
         self.expect(quiet_s=for_s)
 
-    def _pending(self, most: int | None) -> list[Frame]:
-        """What is there now, without waiting."""
+    def pending(self, most: int | None = None) -> list[Frame]:
+        """What is there now (at most ``most`` frames), without waiting."""
         got: list[Frame] = []
         for fd in self._descriptors():
             while most is None or len(got) < most:
@@ -173,7 +173,7 @@ class Port(ABC):
         return got
 
     def _wait(self, seconds: float) -> bool:
-        return _readable(self._descriptors(), seconds)
+        return readable(self._descriptors(), seconds)
 
 
 class PacketPort(Port):
@@ -358,8 +358,8 @@ def collect(receivers: Sequence[Port], *, settle_s: float = 0.03) -> dict[Port, 
     descriptors = [fd for port in receivers for fd in port._descriptors()]
     while True:
         for port in receivers:
-            got[port] += port._pending(None)
-        if not _readable(descriptors, settle_s):
+            got[port] += port.pending()
+        if not readable(descriptors, settle_s):
             return got
 
 
@@ -386,7 +386,8 @@ def collect_until(
     return got
 
 
-def _readable(descriptors: Sequence[int], seconds: float) -> bool:
+def readable(descriptors: Sequence[int], seconds: float) -> bool:
+    """Wait until one of them can be read; False when the time is over."""
     poll = select.poll()
     for fd in descriptors:
         poll.register(fd, select.POLLIN)
