@@ -1,229 +1,75 @@
-"""Per interface: the hook that a port would get and why, who holds its hooks, and what to beware of.
-
-Asks rtnetlink, ethtool and bpf(2); attaches nothing.
-"""
+"""What is on an interface's hooks, ours or not; the question before anything is attached, and what `doctor` shows."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyoffload import netlink
-from pyoffload.errors import OffloadError
+from pyoffload.errors import OffloadError, UsageError
+from pyoffload.kernel.link import query
+from pyoffload.kernel.prog import ATTACH_TYPE_TCX_INGRESS, Prog
+from pyoffload.loader import NAME_PREFIX
 
-if TYPE_CHECKING:
-    from pyoffload.instance import Instance
+TC = "tc"
+XDP = "xdp"
 
-# The largest MTU whose frames fit into one page behind XDP's headroom, which is what programs without
-# multi-buffer support take (4096 - 256 headroom - 320 skb_shared_info - 18 Ethernet with a tag).
-MAX_LINEAR_MTU: Final = 3502
-
-
-class Holder(NamedTuple):
-    """A program that holds a hook of an interface; `ours` if this instance put it there."""
-
-    hook: str
-    prog_id: int | None
-    name: str
-    ours: bool
-
-    def __str__(self) -> str:
-        owner = "pyoffload" if self.ours else self.name or "unnamed"
-        return f"{self.hook}: {owner}" + ("" if self.prog_id is None else f" (program {self.prog_id})")
+FILTER_NAME = "pyoffload"
+FILTER_PRIO = 1
+FILTER_HANDLE = 1
 
 
-class Interface(NamedTuple):
-    """One interface. `hook`: what `port add` would use, None if it cannot be a port; `xdp`: what --hook xdp gives."""
-
-    ifname: str
-    ifindex: int
-    kind: str
-    driver: str
-    mtu: int
-    up: bool
-    hook: str | None
-    why: str
-    xdp: str
-    xdp_why: str
-    holders: tuple[Holder, ...]
-    warnings: tuple[str, ...]
-
-    def holder_texts(self) -> list[str]:
-        return [str(holder) for holder in self.holders]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            **self._asdict(),
-            "holders": [holder._asdict() for holder in self.holders],
-            "warnings": list(self.warnings),
-        }
-
-
-def tc_hook_kind() -> str | None:
-    """Either "tcx", or "tc" (clsact) where the kernel has no tcx or PYOFFLOAD_TC says so; None when we may not ask."""
-    forced = os.environ.get("PYOFFLOAD_TC")
-    if forced:
-        return "tc" if forced in {"tc", "clsact"} else "tcx"
-    from pyoffload.kernel.link import query
-    from pyoffload.kernel.prog import ATTACH_TYPE_TCX_INGRESS
-
-    try:
-        return "tc" if query(1, ATTACH_TYPE_TCX_INGRESS) is None else "tcx"
-    except OffloadError:
-        return None
-
-
-def examine(
-    instance: Instance, chosen: Iterable[netlink.Link], links: Mapping[str, netlink.Link], tc_hook: str | None
-) -> Iterator[Interface]:
-    """Every fact about the `chosen` ones; `links` are all of the namespace by name."""
-    features = netlink.xdp_features()
-    by_index = {link.ifindex: link for link in links.values()}
-    ours = _own_programs(instance)
-    for link in chosen:
-        holders = tuple(_holders(link, ours))
-        hook, why = choose_hook(link, by_index, holders, tc_hook)
-        xdp, xdp_why = xdp_mode(link, None if features is None else features.get(link.ifindex, 0))
-        yield Interface(
-            ifname=link.ifname,
-            ifindex=link.ifindex,
-            kind=_kind(link),
-            driver=netlink.driver(link.ifname),
-            mtu=link.mtu,
-            up=link.up,
-            hook=hook,
-            why=why,
-            xdp=xdp,
-            xdp_why=xdp_why,
-            holders=holders,
-            warnings=tuple(_warnings(link, by_index)),
-        )
-
-
-def _kind(link: netlink.Link) -> str:
-    if link.tun is not None:
-        return "tap" if link.tun.tap else "tun"
-    return link.kind or ("physical" if link.ethernet else "other")
-
-
-def choose_hook(
-    link: netlink.Link, by_index: Mapping[int, netlink.Link], holders: Iterable[Holder], tc_hook: str | None
-) -> tuple[str | None, str]:
-    """The hook that `port add --hook auto` takes, and why; None when the interface cannot be a port."""
-    if not link.ethernet:
-        return None, "carries no Ethernet frames"
+def holder(link: netlink.Link, hook: str) -> str | None:
+    """Who else has the hook or the whole interface, in words, or None. Programs named pyo_... are ours."""
     if link.master:
-        return None, f"belongs to {_name(link.master, by_index)}, which takes its frames"
-    if link.kind in {"bridge", "bond", "team", "openvswitch"}:
-        return None, f"is a {link.kind} itself; put its members on the bridge"
-    if any(holder.ours for holder in holders):
-        mine = next(holder for holder in holders if holder.ours)
-        return mine.hook.removesuffix(" ingress"), "is a port already"
-    foreign = next((holder for holder in holders if holder.hook == "tcx ingress"), None)
-    hook = tc_hook or "tcx"
-    if link.kind or link.tun is not None:
-        why = "keeps the guest's super-packets and partial checksums whole"
-    else:
-        why = "runs once for the many packets that GRO has merged"
-    if foreign is not None and hook == "tcx":
-        why += f"; {foreign} is on this hook already"
-    return hook, why
-
-
-def xdp_mode(link: netlink.Link, features: int | None) -> tuple[str, str]:
-    """What --hook xdp would give, and why: "xdp native", "xdp generic" (only when asked for) or "none"."""
-    if not link.ethernet:
-        return "none", "carries no Ethernet frames"
-    if features is None:
-        return (
-            "xdp native",
-            "the kernel does not tell what the driver can (Linux before 6.3); attaching shows it",
-        )
-    if not features & netlink.XDP_BASIC:
-        return "xdp generic", "the driver has no XDP of its own"
-    if link.mtu > MAX_LINEAR_MTU and not features & netlink.XDP_RX_SG:
-        return "xdp generic", f"the driver takes no XDP program at MTU {link.mtu}"
-    return "xdp native", "the driver runs XDP programs before the stack"
-
-
-def _warnings(link: netlink.Link, by_index: Mapping[int, netlink.Link]) -> Iterator[str]:
-    if not link.up:
-        yield "is down"
-    if link.tun is not None and link.tun.vnet_hdr:
-        yield "xdp: vnet_hdr is on, its guest leaves checksums partial; keep it on tc or switch the guest's offloads off"
-    if link.kind == "veth":
-        yield from _veth_warnings(link, by_index)
-    if netlink.features(link.ifname).lro:
-        yield f"LRO is on, merged packets cannot be sent on; ethtool -K {link.ifname} lro off"
-    if link.master and _read("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1":
-        yield "bridge-nf-call-iptables is on: iptables sees frames of its bridge now, but none that pass through us"
-
-
-def _veth_warnings(link: netlink.Link, by_index: Mapping[int, netlink.Link]) -> Iterator[str]:
-    if link.peer_netnsid is None and link.peer_ifindex:
-        peer = _name(link.peer_ifindex, by_index)
-        yield f"its peer {peer} is in this namespace: frames are queued once more instead of handed over (redirect_peer)"
-    yield "xdp: its guest leaves checksums partial while tx offload of its end is on"
-
-
-def _name(ifindex: int, by_index: Mapping[int, netlink.Link]) -> str:
-    link = by_index.get(ifindex)
-    return link.ifname if link is not None else f"interface {ifindex}"
-
-
-def _holders(link: netlink.Link, ours: frozenset[int]) -> Iterator[Holder]:
-    """Every program on an XDP, tcx or clsact hook of the interface."""
-    from pyoffload.kernel.link import query
-    from pyoffload.kernel.prog import ATTACH_TYPE_TCX_EGRESS, ATTACH_TYPE_TCX_INGRESS
-
-    for mode, prog_id in link.xdp:
-        yield Holder(f"xdp {mode}", prog_id, _prog_name(prog_id), prog_id in ours)
-    for attach_type, side in ((ATTACH_TYPE_TCX_INGRESS, "ingress"), (ATTACH_TYPE_TCX_EGRESS, "egress")):
-        try:
-            on_hook = query(link.ifindex, attach_type) or ()
-        except OffloadError:
-            on_hook = ()
-        for item in on_hook:
-            yield Holder(f"tcx {side}", item.prog_id, _prog_name(item.prog_id), item.prog_id in ours)
+        master = netlink.get_link(link.master)
+        what = master.kind or "device" if master else "device"
+        return f"interface is a port of {what} '{master.ifname if master else link.master}'"
+    if hook == XDP:
+        for _, prog_id in link.xdp:
+            name = program_name(prog_id)
+            if not name.startswith(NAME_PREFIX):
+                return f"xdp program '{name}' (id {prog_id}) holds the hook"
+        return None
+    for entry in query(link.ifindex, ATTACH_TYPE_TCX_INGRESS) or ():
+        name = program_name(entry.prog_id)
+        if not name.startswith(NAME_PREFIX):
+            return f"tcx program '{name}' (id {entry.prog_id}) holds the hook"
     for found in netlink.clsact_filters(link.ifindex):
-        name = found.name if found.kind == "bpf" else found.kind
-        yield Holder(f"tc {found.direction}", found.prog_id, name, found.prog_id in ours)
+        if found.direction == "ingress" and not is_our_filter(found):
+            name = found.name or found.kind
+            return f"clsact filter '{name}' (prio {found.prio}, handle {found.handle:#x}) holds the hook"
+    return None
 
 
-def _prog_name(prog_id: int) -> str:
-    from pyoffload.kernel import Prog
-
+def program_name(prog_id: int) -> str:
     try:
         with Prog.by_id(prog_id) as prog:
-            return prog.info().name
+            return prog.info().name or "?"
     except OffloadError:
-        return ""
+        return "?"
 
 
-def _own_programs(instance: Instance) -> frozenset[int]:
-    """Ids of the programs that this instance has pinned."""
-    from pyoffload.kernel import Prog
-
-    found: set[int] = set()
-    try:
-        if not instance.is_up():
-            return frozenset()
-        paths = [entry.path for entry in os.scandir(instance.progs_dir)]
-    except (OSError, OffloadError):
-        return frozenset()
-    for path in paths:
-        try:
-            with Prog.open(path) as prog:
-                found.add(prog.info().id)
-        except OffloadError:
-            continue
-    return frozenset(found)
+def supports_tcx() -> bool:
+    """Whether this kernel has TCX (6.6)."""
+    return query(1, ATTACH_TYPE_TCX_INGRESS) is not None  # 1 is lo in every namespace
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except OSError:
-        return ""
+def forced_tc() -> str | None:
+    """What PYOFFLOAD_TC wants: "tcx", "tc" (clsact), or None when it is up to the kernel."""
+    text = os.environ.get("PYOFFLOAD_TC")
+    if not text:
+        return None
+    if text not in {"tcx", "clsact"}:
+        raise UsageError(f"PYOFFLOAD_TC is '{text}'", hint="tcx or clsact")
+    return "tcx" if text == "tcx" else "tc"
+
+
+def is_our_filter(found: netlink.Filter) -> bool:
+    """Whether a clsact filter is the one that attach.py puts there."""
+    return (
+        found.name == FILTER_NAME
+        and found.prio == FILTER_PRIO
+        and found.handle == FILTER_HANDLE
+        and found.prog_id is not None
+        and program_name(found.prog_id).startswith(NAME_PREFIX)
+    )

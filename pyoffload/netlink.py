@@ -54,6 +54,7 @@ _XDP_ATTACHED: Final = {
 _XDP_SINGLE: Final = {1: "native", 2: "generic", 3: "offload"}  # XDP_ATTACHED_DRV, _SKB, _HW
 
 _IFF_UP: Final = 1
+_IFF_PROMISC: Final = 0x100
 _ARPHRD_ETHER: Final = 1
 _IFF_TAP: Final = 2  # include/uapi/linux/if_tun.h
 
@@ -105,6 +106,7 @@ class Link(NamedTuple):
     kind: str
     mtu: int
     up: bool
+    promiscuous: bool
     alias: str
     master: int
     peer_ifindex: int
@@ -306,6 +308,7 @@ def _link(message: bytes) -> Link:
         kind=kind,
         mtu=_number(attributes.get(_IFLA_MTU)),
         up=bool(flags & _IFF_UP),
+        promiscuous=bool(flags & _IFF_PROMISC),
         alias=_text(attributes.get(_IFLA_IFALIAS)),
         master=_number(attributes.get(_IFLA_MASTER)),
         peer_ifindex=_number(attributes.get(_IFLA_LINK)),

@@ -78,6 +78,12 @@ class Link:
         if result < 0:
             raise error(-result, "swapping the program of a link")
 
+    def detach(self) -> None:
+        """Take the program off the hook; the link object stays, attached to nothing (`info().ifindex` is 0)."""
+        result = bpf(syscall.LINK_DETACH, struct.pack("<I", self.fd))
+        if result < 0 and result != -errno.ENOLINK:  # ENOLINK: the interface has gone
+            raise error(-result, "detaching a link")
+
     def pin(self, path: str) -> None:
         syscall.obj_pin(self.fd, path)
 
