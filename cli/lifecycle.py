@@ -21,7 +21,7 @@ def doctor(
     ifname: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="IFNAME",
+            metavar="[IFNAME]...",
             help="Only these interfaces.",
             autocompletion=complete.interfaces,
             show_default=False,

@@ -17,6 +17,14 @@ from cli.verbs import WORDS, Words, set_json, set_netns, verb_of
 _UsageError: Final[Any] = typer.BadParameter.__mro__[1]
 _CliError: Final[Any] = typer.BadParameter.__mro__[2]
 
+# Typer's words for which there are plainer ones.
+_WORDING: Final = {
+    "is not a valid int range": "is not a whole number",
+    "is not a valid int": "is not a whole number",
+    "is not a valid integer range": "is not a whole number",
+    "is not a valid integer": "is not a whole number",
+}
+
 EXIT_FAILED: Final = 1
 EXIT_NOT_PERMITTED: Final = 3
 EXIT_INTERRUPTED: Final = 130
@@ -25,7 +33,7 @@ EXIT_BROKEN_PIPE: Final = 141  # what a shell shows for a command that SIGPIPE e
 app = typer.Typer(
     name=output.PROGRAM,
     cls=Words,
-    add_completion=any(arg.endswith(("-completion", "--help")) for arg in sys.argv)
+    add_completion=any(arg.startswith(("--install-c", "--show-c", "--help", "-h")) for arg in sys.argv)
     or "_PYOFFLOAD_COMPLETE" in os.environ,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -136,7 +144,7 @@ def _cli_error(err: Any) -> int:
     verb = verb_of(ctx) if ctx is not None else session.verb
     text, _, suggestion = text.partition(" Did you mean ")
     text = text.rstrip(".")
-    hint = None
+    hint: str | None = f"{output.PROGRAM} --help"
     if text.startswith("No such command "):
         text = text.replace("No such command", f"unknown {'verb' if verb else 'command'}")
         hint = _known_words(ctx, suggestion)
@@ -145,6 +153,8 @@ def _cli_error(err: Any) -> int:
         hint = _known_words(ctx, "")
     elif ctx is not None:
         hint = " ".join(ctx.get_usage().split()).removeprefix("Usage: ")
+    for theirs, ours in _WORDING.items():
+        text = text.replace(theirs, ours)
     output.error(text[:1].lower() + text[1:], verb=verb, hint=hint)
     return int(getattr(err, "exit_code", 2))
 

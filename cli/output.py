@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 PROGRAM: Final = "pyoffload"
@@ -71,7 +71,7 @@ def mappings(rows: Sequence[dict[str, Any]], *, right: frozenset[str] = frozense
 
 
 def cell(value: object) -> str:
-    if value is None or value == "" or value == [] or value == ():
+    if value is None or value in ("", [], ()):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -142,10 +142,8 @@ def error(message: str, *, verb: str = "", hint: str | None = None) -> None:
 
 
 def _diagnostic(text: str) -> None:
-    try:
+    with suppress(OSError, ValueError):  # nobody is listening; the exit code still tells
         print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass  # nobody is listening; the exit code still tells
 
 
 @contextmanager

@@ -67,6 +67,10 @@ class Verb(TyperCommand):
         session.verb = verb_of(ctx)
         return super().invoke(ctx)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Arguments as manual pages write them: NAME, not {NAME}."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
 
 def verb_of(ctx: Any) -> str:
     """'pyoffload flow add' -> 'flow add'."""
