@@ -15,6 +15,8 @@ from tests.support.eventually import eventually
 from tests.support.hoststate import assert_unchanged, host_state, state_difference
 from tests.support.netns import NETNS_DIR, LabError, Netns
 
+pytestmark = pytest.mark.traffic
+
 
 def test_a_namespace_goes_with_everything_that_runs_inside():
     with Netns("tst") as ns:

@@ -11,6 +11,8 @@ from tests.support.lab import Lab, linux_bridge
 from tests.support.netns import LabError
 from tests.support.ports import PacketPort, VnetHdr, collect_until, exchange
 
+pytestmark = pytest.mark.traffic
+
 
 @pytest.fixture(scope="module")
 def switch():

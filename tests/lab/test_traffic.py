@@ -7,6 +7,8 @@ import pytest
 from tests.support import frames, traffic
 from tests.support.lab import Lab, linux_bridge
 
+pytestmark = pytest.mark.traffic
+
 
 @pytest.fixture(scope="module")
 def guests():
