@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pyoffload import hooks, netlink
-from pyoffload.errors import NotFound, OffloadError
+from pyoffload import hooks, interfaces as faces, netlink
+from pyoffload.errors import NotFound, NotPermitted, OffloadError
 
 if TYPE_CHECKING:
     from pyoffload.instance import Instance
@@ -39,7 +39,7 @@ class Check(NamedTuple):
 class Report(NamedTuple):
     instance: str
     checks: tuple[Check, ...]
-    interfaces: tuple[hooks.Interface, ...]
+    interfaces: tuple[faces.Interface, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -60,11 +60,11 @@ def examine(instance: Instance, ifnames: Iterable[str] = ()) -> Report:
                 f"there is no interface '{ifname}' in '{instance.name}'", hint="ip link shows them"
             )
     chosen = [links[name] for name in wanted] or [link for link in links.values() if link.ifname != "lo"]
-    tc_hook = hooks.tc_hook_kind()
+    tc_hook = _tc_hook()
     return Report(
         instance=instance.name,
         checks=tuple(_checks(tc_hook)),
-        interfaces=tuple(hooks.examine(instance, chosen, links, tc_hook)),
+        interfaces=tuple(faces.examine(chosen, links, tc_hook)),
     )
 
 
@@ -153,6 +153,14 @@ def _in_first_netns(read: Callable[[], str]) -> str:
             os.close(own)
     except (OSError, OffloadError):
         return read()
+
+
+def _tc_hook() -> str | None:
+    """Either "tcx", or "tc" (clsact) where the kernel has no tcx or PYOFFLOAD_TC says so; None if we may not ask."""
+    try:
+        return hooks.forced_tc() or ("tcx" if hooks.supports_tcx() else "tc")
+    except NotPermitted:
+        return None
 
 
 def _tc(tc_hook: str | None) -> Check:

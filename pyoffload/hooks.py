@@ -27,12 +27,12 @@ def holder(link: netlink.Link, hook: str) -> str | None:
     if hook == XDP:
         for _, prog_id in link.xdp:
             name = program_name(prog_id)
-            if not name.startswith(NAME_PREFIX):
+            if not is_our_program(name):
                 return f"xdp program '{name}' (id {prog_id}) holds the hook"
         return None
     for entry in query(link.ifindex, ATTACH_TYPE_TCX_INGRESS) or ():
         name = program_name(entry.prog_id)
-        if not name.startswith(NAME_PREFIX):
+        if not is_our_program(name):
             return f"tcx program '{name}' (id {entry.prog_id}) holds the hook"
     for found in netlink.clsact_filters(link.ifindex):
         if found.direction == "ingress" and not is_our_filter(found):
@@ -47,6 +47,10 @@ def program_name(prog_id: int) -> str:
             return prog.info().name or "?"
     except OffloadError:
         return "?"
+
+
+def is_our_program(name: str) -> bool:
+    return name.startswith(NAME_PREFIX)
 
 
 def supports_tcx() -> bool:
@@ -71,5 +75,5 @@ def is_our_filter(found: netlink.Filter) -> bool:
         and found.prio == FILTER_PRIO
         and found.handle == FILTER_HANDLE
         and found.prog_id is not None
-        and program_name(found.prog_id).startswith(NAME_PREFIX)
+        and is_our_program(program_name(found.prog_id))
     )
