@@ -280,8 +280,12 @@ def _stub_texts() -> Iterator[str]:
                 yield file.read()
 
 
-def _cache_dir() -> str:
-    return os.environ.get("PYOFFLOAD_CACHE_DIR") or CACHE_DIR
+def cache_dir() -> str | None:
+    """Where results are kept (PYOFFLOAD_CACHE_DIR, else CACHE_DIR), made if need be; None if others could write to it."""
+    directory = os.environ.get("PYOFFLOAD_CACHE_DIR") or CACHE_DIR
+    with contextlib.suppress(OSError):
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+    return directory if _trusted(directory) else None
 
 
 def _trusted(path: str) -> bool:
@@ -294,26 +298,27 @@ def _trusted(path: str) -> bool:
 
 
 def _from_cache(key: str) -> dict[str, bytes] | None:
-    path = f"{_cache_dir()}/{key}.json"
-    if not (_trusted(_cache_dir()) and _trusted(path)):
+    path = f"{cache_dir()}/{key}.json"
+    if not _trusted(path):
         return None
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="ascii") as file:
             return {name: bytes.fromhex(insns) for name, insns in json.load(file).items()}
     except (OSError, ValueError, AttributeError):
         return None  # damaged or gone: compile again
 
 
 def _to_cache(key: str, programs: Mapping[str, bytes]) -> None:
-    directory = _cache_dir()
+    directory = cache_dir()
+    if directory is None:
+        return
     path = f"{directory}/{key}.json"
     with contextlib.suppress(OSError):  # without a cache the next command compiles again, that is all
-        os.makedirs(directory, mode=0o755, exist_ok=True)
         with open(f"{path}.{os.getpid()}", "w", encoding="ascii") as file:
             json.dump({name: insns.hex() for name, insns in programs.items()}, file)
         os.rename(f"{path}.{os.getpid()}", path)
         kept = sorted(
-            (entry for entry in os.scandir(directory) if entry.name.endswith(".json")),
+            (entry for entry in os.scandir(directory) if len(entry.name) == len(key) + len(".json")),
             key=lambda entry: entry.stat().st_mtime,
         )
         for entry in kept[:-CACHE_FILES]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from pyoffload import _abi as abi, compiler, maps
+from pyoffload import _abi as abi, btf, compiler, maps
 from pyoffload.checkpoints import checkpoint
 from pyoffload.errors import AbiMismatch, CompileError, DatapathDown, VerifierError
 from pyoffload.instance import Instance, remove_tree
@@ -77,7 +77,7 @@ def load(instance: Instance, defines: Mapping[str, str | int] | None = None) -> 
     The maps must be there (maps.create_all). Raises CompileError, VerifierError, HostError, NotPermitted; nothing
     has changed then.
     """
-    sources = [compiler.source(spec.source, defines) for spec in OBJECTS]
+    sources = datapath_sources(defines)
     compiled = compiler.compile_all(sources)
     checkpoint("load.compiled")
     opened = maps.open_all(instance, writable=True)
@@ -91,6 +91,12 @@ def load(instance: Instance, defines: Mapping[str, str | int] | None = None) -> 
                 programs[name] = stack.enter_context(prog)
         fill_tails(tails, programs)
         return _pin(instance, programs, tails)
+
+
+def datapath_sources(defines: Mapping[str, str | int] | None = None) -> list[compiler.Source]:
+    """The sources of OBJECTS as they are compiled for the running kernel."""
+    flags = {**btf.kernel_defines(compiler.cache_dir()), **(defines or {})}
+    return [compiler.source(spec.source, flags) for spec in OBJECTS]
 
 
 def _pin(instance: Instance, programs: Mapping[str, Prog], tails: Map) -> LoadedPrograms:
@@ -184,8 +190,7 @@ def check(out: TextIO, only: Sequence[str] = (), defines: Mapping[str, str | int
     numbers = {name: bpf_map.fd for name, bpf_map in made.items()}
     good = True
     print(f"{'program':16} {'insns':>7} {'walked':>8} {'jited bytes':>11}", file=out)
-    for spec in OBJECTS:
-        text = compiler.source(spec.source, defines)
+    for spec, text in zip(OBJECTS, datapath_sources(defines), strict=True):
         try:
             (result,) = compiler.compile_all([text])
         except CompileError as err:
