@@ -20,43 +20,45 @@ typedef unsigned int abi_be32;	 /* wire order */
 
 /* ---- limits ------------------------------------------------------------------------------- */
 
-#define MAX_PORTS 4096		  /* port slots of one instance */
-#define MAX_BRIDGES 256		  /* bridge slots of one instance */
-#define MAX_BRIDGE_PORTS 256	  /* ports of one bridge, without `local` */
-#define MAX_OFPORT 1023		  /* highest OpenFlow port number that a port can have */
-#define MAX_TABLES 32		  /* flow tables of one bridge */
-#define MAX_SUBTABLES 64	  /* distinct masks of one flow table */
+#define MAX_PORTS 4096	     /* port slots of one instance */
+#define MAX_BRIDGES 256	     /* bridge slots of one instance */
+#define MAX_BRIDGE_PORTS 256 /* ports of one bridge, without `local` */
+#define MAX_OFPORT 1023	     /* highest OpenFlow port number that a port can have */
+#define MAX_TABLES 32	     /* flow tables of one bridge */
+#define MAX_SUBTABLES 64     /* distinct masks of one flow table */
 #define MAX_FLOWS_PER_BRIDGE 65536
-#define MAX_FLOWS 262144	  /* flow slots of one instance: two full bridges, and both sides of a swap */
-#define MAX_FLOW_CHAIN 16	  /* flows of equal table and match that wait behind each other */
-#define MAX_ACTIONS 524288	  /* micro-operations of one instance, shared by equal lists */
-#define MAX_FLOW_ACTIONS 64	  /* micro-operations of one flow or bucket */
-#define MAX_RESUBMIT_DEPTH 8	  /* nested resubmits and group buckets that are being executed */
-#define MAX_GROUPS 1024		  /* group slots of one instance */
-#define MAX_BUCKETS 8192	  /* bucket slots of one instance */
-#define MAX_GROUP_BUCKETS 32	  /* buckets of one group */
-#define MAX_METERS 1024		  /* meter slots of one instance */
-#define MAX_FDB 65536		  /* learned and static MAC addresses of one instance */
-#define MAX_FDB_EPOCHS 65536	  /* power of two */
-#define MAX_VLAN_PROFILES 4096	  /* distinct trunk lists in use */
-#define MAX_PENDING_OUTPUTS 32	  /* outputs waiting for the packet as it stands */
-#define MAX_CACHE_FLOWS 8	  /* flows credited by one flow-cache entry */
-#define MAX_CACHE_OUTPUTS 4	  /* output ports of one flow-cache entry */
-#define CACHE_WAYS 4		  /* entries a flow may live in: a power of two */
+#define MAX_FLOWS \
+	262144 /* flow slots of one instance: two full bridges, and both sides of a swap */
+#define MAX_FLOW_CHAIN 16      /* flows of equal table and match that wait behind each other */
+#define MAX_ACTIONS 524288     /* micro-operations of one instance, shared by equal lists */
+#define MAX_FLOW_ACTIONS 64    /* micro-operations of one flow or bucket */
+#define MAX_RESUBMIT_DEPTH 8   /* nested resubmits and group buckets that are being executed */
+#define MAX_GROUPS 1024	       /* group slots of one instance */
+#define MAX_BUCKETS 8192       /* bucket slots of one instance */
+#define MAX_GROUP_BUCKETS 32   /* buckets of one group */
+#define MAX_METERS 1024	       /* meter slots of one instance */
+#define MAX_FDB 65536	       /* learned and static MAC addresses of one instance */
+#define MAX_FDB_EPOCHS 65536   /* power of two */
+#define MAX_VLAN_PROFILES 4096 /* distinct trunk lists in use */
+#define MAX_PENDING_OUTPUTS 32 /* outputs waiting for the packet as it stands */
+#define MAX_CACHE_FLOWS 8      /* flows credited by one flow-cache entry */
+#define MAX_CACHE_OUTPUTS 4    /* output ports of one flow-cache entry */
+#define CACHE_WAYS 4	       /* entries a flow may live in: a power of two */
 #define DEFAULT_CACHE_ENTRIES 262144
-#define PORT_PROBES 8		  /* slots from ifindex % MAX_PORTS that may hold an interface */
-#define N_DROP_REASONS 32	  /* stride of port_drops; not the number of reasons in use */
+#define PORT_PROBES 8	  /* slots from ifindex % MAX_PORTS that may hold an interface */
+#define N_DROP_REASONS 32 /* stride of port_drops; not the number of reasons in use */
 
-#define FLOW_KEY_WORDS 18	  /* struct flow_key in 64-bit words */
-#define CACHE_KEY_WORDS 9	  /* its first words: what a packet's headers say */
-#define CACHE_KEY_WORDS_SHORT 5	  /* the same without IPv6 addresses and label */
+#define FLOW_KEY_WORDS 18	/* struct flow_key in 64-bit words */
+#define CACHE_KEY_WORDS 9	/* its first words: what a packet's headers say */
+#define CACHE_KEY_WORDS_SHORT 5 /* the same without IPv6 addresses and label */
 
 /* OpenFlow 1.0 reserved ports (openflow-1.0.h, enum ofp_port), in the 16 bits of flow_key.in_port. */
 #define OFPORT_NONE 0xffff
 #define OFPORT_LOCAL 0xfffe
 
 #define PORT_SLOT_NONE 0xffff
-#define VLAN_PRESENT 0x1000 /* the CFI bit of a tci in flow_key says: there is a tag (as OVS does) */
+#define VLAN_PRESENT \
+	0x1000 /* the CFI bit of a tci in flow_key says: there is a tag (as OVS does) */
 
 /* ---- the flow key --------------------------------------------------------------------------- */
 
@@ -69,7 +71,8 @@ enum nw_frag {
  * truncated header never matches a rule by the zeros that stand in for what is missing. */
 enum key_valid {
 	KEY_VALID_L3 = 1, /* IPv4, IPv6 or ARP header is whole and sane: nw_*, ipv6_*, arp_* */
-	KEY_VALID_L4 = 2, /* tp_*, icmp_*, tcp_flags (a later fragment counts as valid, with zeros, as in OVS) */
+	KEY_VALID_L4 =
+		2, /* tp_*, icmp_*, tcp_flags (a later fragment counts as valid, with zeros, as in OVS) */
 	KEY_VALID_ND = 4, /* nd_target, nd_sll, nd_tll */
 };
 
@@ -128,26 +131,33 @@ struct flow_key {
 /* ---- ports and bridges ---------------------------------------------------------------------- */
 
 enum vlan_mode {
-	VLAN_MODE_TRANSPARENT = 0, /* every VLAN, tags as they are; untagged frames are VLAN 0 (OVS: a trunk of all) */
-	VLAN_MODE_ACCESS = 1,	   /* pvid only, untagged; tagged frames from the guest are dropped */
-	VLAN_MODE_TRUNK = 2,	   /* the VLANs of the profile, tagged; untagged frames are dropped unless native */
+	VLAN_MODE_TRANSPARENT =
+		0, /* every VLAN, tags as they are; untagged frames are VLAN 0 (OVS: a trunk of all) */
+	VLAN_MODE_ACCESS = 1, /* pvid only, untagged; tagged frames from the guest are dropped */
+	VLAN_MODE_TRUNK =
+		2, /* the VLANs of the profile, tagged; untagged frames are dropped unless native */
 };
 
 enum port_mode_flag {
-	PORT_MODE_NATIVE = 1,	/* TRUNK: pvid is the native VLAN, untagged on the wire */
-	PORT_MODE_ISOLATED = 2, /* no traffic between isolated ports of a bridge by normal, flood and all */
+	PORT_MODE_NATIVE = 1, /* TRUNK: pvid is the native VLAN, untagged on the wire */
+	PORT_MODE_ISOLATED =
+		2, /* no traffic between isolated ports of a bridge by normal, flood and all */
 };
 
 enum port_deliver {
 	PORT_DELIVER_ABSENT = 0,   /* configured, its interface is not there */
 	PORT_DELIVER_REDIRECT = 1, /* bpf_redirect: transmit on out_ifindex */
-	PORT_DELIVER_PEER = 2,	   /* bpf_redirect_peer: out_ifindex is a veth whose peer is in another namespace */
-	PORT_DELIVER_INGRESS = 3,  /* bpf_redirect(BPF_F_INGRESS): out_ifindex receives (port `local`) */
+	PORT_DELIVER_PEER =
+		2, /* bpf_redirect_peer: out_ifindex is a veth whose peer is in another namespace */
+	PORT_DELIVER_INGRESS =
+		3, /* bpf_redirect(BPF_F_INGRESS): out_ifindex receives (port `local`) */
 };
 
 enum port_flag {
-	PORT_XDP_OUT = 1,	/* XDP programs may redirect to it: its driver takes frames from a devmap */
-	PORT_XDP_CSUM_SAFE = 2, /* its guest never leaves checksums partial: XDP need not look for that */
+	PORT_XDP_OUT =
+		1, /* XDP programs may redirect to it: its driver takes frames from a devmap */
+	PORT_XDP_CSUM_SAFE =
+		2, /* its guest never leaves checksums partial: XDP need not look for that */
 };
 
 /* How a port treats VLANs. One 64-bit store, so that no packet sees half of a change. */
@@ -173,23 +183,24 @@ struct port {
 
 enum bridge_flag {
 	BRIDGE_UP = 1,
-	BRIDGE_FLOOD = 2,    /* unknown unicast is flooded */
-	BRIDGE_CACHE = 4,    /* the flow cache is in use */
-	BRIDGE_NEEDS_L3 = 8, /* cache_mask has bits beyond word 2's in_port and vlan_tci1: parse layers 3 and 4 */
+	BRIDGE_FLOOD = 2, /* unknown unicast is flooded */
+	BRIDGE_CACHE = 4, /* the flow cache is in use */
+	BRIDGE_NEEDS_L3 =
+		8, /* cache_mask has bits beyond word 2's in_port and vlan_tci1: parse layers 3 and 4 */
 };
 
 /* Which decisions are valid. One 64-bit store makes a change of configuration effective. */
 struct policy {
 	abi_u32 generation; /* of all that a cached decision depends on: bumped by every change */
-	abi_u32 version;    /* of the flow tables: flows with add_version <= version < remove_version exist */
+	abi_u32 version; /* of the flow tables: flows with add_version <= version < remove_version exist */
 };
 
 /* map bridges[slot] */
 struct bridge {
 	struct policy policy;
-	abi_u32 flags; /* enum bridge_flag */
-	abi_u16 local; /* slot of port `local`, or PORT_SLOT_NONE */
-	abi_u16 n_flows_nonzero; /* 0: no flow at all: table 0 acts as one flow "priority=0,actions=normal" */
+	abi_u32 flags;		 /* enum bridge_flag */
+	abi_u16 local;		 /* slot of port `local`, or PORT_SLOT_NONE */
+	abi_u16 n_flows_nonzero; /* what a miss in table 0 does: 0 (it is empty) and 2: normal; 1: drop */
 	abi_u64 mac_age_ns;
 	abi_u32 mac_limit;
 	abi_u32 reserved;
@@ -202,7 +213,7 @@ struct bridge {
 struct bridge_ports {
 	abi_u32 n_members;
 	abi_u32 reserved;
-	abi_u16 members[MAX_BRIDGE_PORTS + 2];	  /* port slots, `local` included, absent ports not */
+	abi_u16 members[MAX_BRIDGE_PORTS + 2]; /* port slots, `local` included, absent ports not */
 	abi_u16 reserved1[2];
 	abi_u16 by_ofport[MAX_OFPORT + 1]; /* port slot, or PORT_SLOT_NONE */
 };
@@ -223,8 +234,8 @@ struct bridge_counters {
 	abi_u64 cache_hits;
 	abi_u64 cache_misses;
 	abi_u64 cache_inserts;
-	abi_u64 cache_full;	   /* every way held a live entry: the flow stays on the slow path */
-	abi_u64 cache_busy;	   /* another CPU was writing the entry */
+	abi_u64 cache_full; /* every way held a live entry: the flow stays on the slow path */
+	abi_u64 cache_busy; /* another CPU was writing the entry */
 	abi_u64 cache_uncacheable; /* the decision cannot be held in an entry (groups, floods, many outputs) */
 };
 
@@ -234,10 +245,11 @@ enum config_flag {
 };
 struct config {
 	abi_u32 abi_version;
-	abi_u32 flags;		    /* enum config_flag */
-	abi_u32 cache_mask;	    /* number of flow-cache entries - 1 */
+	abi_u32 flags;	    /* enum config_flag */
+	abi_u32 cache_mask; /* number of flow-cache entries - 1 */
 	abi_u32 reserved;
-	abi_u64 hash_seed[CACHE_KEY_WORDS]; /* random and odd: collisions cannot be built from outside */
+	abi_u64 hash_seed
+		[CACHE_KEY_WORDS]; /* random and odd: collisions cannot be built from outside */
 };
 
 /* ---- MAC table ------------------------------------------------------------------------------ */
@@ -254,14 +266,14 @@ enum fdb_flag {
 
 struct fdb_entry {
 	abi_u64 seen_ns; /* CLOCK_MONOTONIC_COARSE; 0: expired, whatever its age (how the control side deletes) */
-	abi_u16 port;	 /* slot */
-	abi_u16 flags;	 /* enum fdb_flag */
+	abi_u16 port;  /* slot */
+	abi_u16 flags; /* enum fdb_flag */
 	abi_u32 reserved;
 };
 
 /* map fdb_state[bridge slot]; the two hands belong to the instance and are kept in fdb_state[0] only */
 struct fdb_state {
-	abi_u64 n_learned;  /* entries without FDB_STATIC, expired ones included until they are reclaimed */
+	abi_u64 n_learned; /* entries without FDB_STATIC, expired ones included until they are reclaimed */
 	abi_u64 hand;	    /* next place of fdb_ring for a new entry */
 	abi_u64 sweep_hand; /* next place that is looked at for an expired one */
 	abi_u64 reserved;
@@ -301,7 +313,7 @@ struct flow {
 	abi_u16 table;
 	abi_u64 idle_ns;     /* idle_timeout, or 0 */
 	abi_u64 deadline_ns; /* CLOCK_MONOTONIC time of the hard timeout, or 0 */
-	abi_u64 used_ns;     /* last packet, CLOCK_MONOTONIC_COARSE; Python sets it to the time of adding */
+	abi_u64 used_ns; /* last packet, CLOCK_MONOTONIC_COARSE; Python sets it to the time of adding */
 	abi_u64 reserved[2];
 };
 
@@ -312,22 +324,24 @@ struct counter {
 };
 
 enum action_op {
-	ACTION_DROP = 0,     /* ends the list */
-	ACTION_SET = 1,	     /* key word `word`: (old & ~mask) | value, if `prereq` holds */
-	ACTION_OUTPUT = 2,   /* arg: OpenFlow port (OFPORT_LOCAL too); the port the packet came from is skipped */
-	ACTION_IN_PORT = 3,  /* back to where it came from */
-	ACTION_NORMAL = 4,   /* the learning switch */
-	ACTION_FLOOD = 5,    /* every port but the one it came from, whatever its VLANs */
-	ACTION_ALL = 6,	     /* the same */
-	ACTION_PUSH_VLAN = 7,/* arg: tpid 0x8100 or 0x88a8; new tag with vid 0, pcp 0 */
-	ACTION_POP_VLAN = 8, /* no tag: nothing */
-	ACTION_SET_VID = 9,  /* arg: vid; without a tag a 0x8100 one is pushed (mod_vlan_vid) */
-	ACTION_SET_PCP = 10, /* arg: pcp; without a tag a 0x8100 one is pushed (mod_vlan_pcp) */
-	ACTION_DEC_TTL = 11, /* IPv4/IPv6; a packet with ttl <= 1 is dropped */
-	ACTION_GOTO = 12,    /* arg: table; ends the list */
-	ACTION_RESUBMIT = 13,/* arg: table; the list goes on afterwards */
-	ACTION_METER = 14,   /* arg: meter slot */
-	ACTION_GROUP = 15,   /* arg: group slot; the list goes on afterwards with the packet as it was */
+	ACTION_DROP = 0, /* ends the list */
+	ACTION_SET = 1,	 /* key word `word`: (old & ~mask) | value, if `prereq` holds */
+	ACTION_OUTPUT =
+		2, /* arg: OpenFlow port (OFPORT_LOCAL too); the port the packet came from is skipped */
+	ACTION_IN_PORT = 3,   /* back to where it came from */
+	ACTION_NORMAL = 4,    /* the learning switch */
+	ACTION_FLOOD = 5,     /* every port but the one it came from, whatever its VLANs */
+	ACTION_ALL = 6,	      /* the same */
+	ACTION_PUSH_VLAN = 7, /* arg: tpid 0x8100 or 0x88a8; new tag with vid 0, pcp 0 */
+	ACTION_POP_VLAN = 8,  /* no tag: nothing */
+	ACTION_SET_VID = 9,   /* arg: vid; without a tag a 0x8100 one is pushed (mod_vlan_vid) */
+	ACTION_SET_PCP = 10,  /* arg: pcp; without a tag a 0x8100 one is pushed (mod_vlan_pcp) */
+	ACTION_DEC_TTL = 11,  /* IPv4/IPv6; a packet with ttl <= 1 is dropped */
+	ACTION_GOTO = 12,     /* arg: table; ends the list */
+	ACTION_RESUBMIT = 13, /* arg: table; the list goes on afterwards */
+	ACTION_METER = 14,    /* arg: meter slot */
+	ACTION_GROUP =
+		15, /* arg: group slot; the list goes on afterwards with the packet as it was */
 };
 
 /* When ACTION_SET takes effect (otherwise it does nothing, as in OVS). */
@@ -335,8 +349,9 @@ enum prereq {
 	PREREQ_NONE = 0,
 	PREREQ_IPV4 = 1,
 	PREREQ_IPV6 = 2,
-	PREREQ_IP = 3,	  /* either */
-	PREREQ_TCP = 4,	  /* ... over either family, with its ports in the packet (KEY_VALID_L4, not a later fragment) */
+	PREREQ_IP = 3, /* either */
+	PREREQ_TCP =
+		4, /* ... over either family, with its ports in the packet (KEY_VALID_L4, not a later fragment) */
 	PREREQ_UDP = 5,
 	PREREQ_SCTP = 6,
 	PREREQ_PORTS = 7, /* TCP, UDP or SCTP */
@@ -353,7 +368,7 @@ struct action {
 	abi_u8 prereq; /* enum prereq */
 	abi_u16 word;  /* ACTION_SET: index of the word in struct flow_key */
 	abi_u32 arg;
-	abi_u64 mask;  /* ACTION_SET: bits to change, as the word lies in memory */
+	abi_u64 mask; /* ACTION_SET: bits to change, as the word lies in memory */
 	abi_u64 value;
 };
 
@@ -375,10 +390,10 @@ struct group {
 struct bucket {
 	abi_u32 first_action;
 	abi_u16 n_actions;
-	abi_u16 weight_end;	/* SELECT: sum of the weights up to and with this one, scaled to 65535 for the last */
-	abi_u16 watch_port;	/* FAST_FAILOVER: OpenFlow port that must be alive, or OFPORT_NONE */
+	abi_u16 weight_end; /* SELECT: sum of the weights up to and with this one, scaled to 65535 for the last */
+	abi_u16 watch_port; /* FAST_FAILOVER: OpenFlow port that must be alive, or OFPORT_NONE */
 	abi_u16 reserved;
-	abi_u32 watch_group;	/* FAST_FAILOVER: group slot one of whose buckets must be alive, or 0xffffffff */
+	abi_u32 watch_group; /* FAST_FAILOVER: group slot one of whose buckets must be alive, or 0xffffffff */
 };
 
 /* map meters[slot]: a token bucket in the form of GCRA (ATM Forum TM 4.0, 4.4.2): one 64-bit state, no lock */
@@ -398,6 +413,7 @@ enum tail_program {
 	TAIL_NORMAL = 1,   /* the learning switch */
 	TAIL_EMIT = 2,	   /* edit the packet, send it to the pending ports */
 	TAIL_FLOOD = 3,	   /* send it to every port that may have it */
+	TAIL_GROUP = 4,	   /* choose a group's buckets */
 	TAIL_PROGRAMS = 8, /* size of the map */
 };
 
@@ -420,7 +436,6 @@ enum edit_field {
 	EDIT_LABEL = 512,
 	EDIT_ARP = 1024, /* opcode and addresses; never cached */
 	EDIT_ND = 2048,	 /* target and link-layer addresses; never cached */
-	EDIT_ETH_DST_ONLY = 4096,
 };
 
 /* What to do to a packet, values in wire order. The only description of a change that edit_apply() knows. */
@@ -461,7 +476,7 @@ struct cache_entry {
 	abi_u32 generation;
 	abi_u16 out;   /* port slot */
 	abi_u16 flags; /* enum cache_flag */
-	abi_u64 hits;  /* packets << 40 | bytes, since the last time it was folded into the totals below */
+	abi_u64 hits; /* packets << 40 | bytes, since the last time it was folded into the totals below */
 	/* line 1 */
 	abi_u64 key_long[CACHE_KEY_WORDS - CACHE_KEY_WORDS_SHORT];
 	abi_u16 fdb_src; /* index into fdb_epochs */
@@ -474,12 +489,12 @@ struct cache_entry {
 	abi_u8 reason; /* CACHE_DROP: enum drop_reason */
 	abi_u32 flow0; /* slot of the first flow credited */
 	abi_u32 meter;
-	abi_u32 n_out;
+	abi_u16 n_out;
+	abi_u16 vlan; /* of fdb_src and fdb_dst, for refreshing the MAC table */
 	/* lines 2 and 3 */
 	abi_u32 flow[MAX_CACHE_FLOWS - 1]; /* the other flows credited */
-	abi_u16 outs[MAX_CACHE_OUTPUTS]; /* MULTI: n_out - 1 ports before `out` */
-	abi_u16 vlan; /* of fdb_src and fdb_dst, for refreshing the MAC table */
-	abi_u16 reserved;
+	abi_u32 reserved2;		   /* keeps outs[] on 8 bytes */
+	abi_u16 outs[MAX_CACHE_OUTPUTS];   /* MULTI: n_out - 1 ports before `out` */
 	struct edit edit;
 	abi_u64 packets; /* folded out of hits */
 	abi_u64 bytes;
@@ -503,29 +518,31 @@ struct port_stats {
  * N_DROP_REASONS + reason], per CPU. */
 enum drop_reason {
 	DROP_REASON_NONE = 0,
-	DROP_REASON_FLOW = 1,		  /* a flow's actions say drop, or name no output */
-	DROP_REASON_TABLE_MISS = 2,	  /* no flow of the table matched */
-	DROP_REASON_TRUNCATED = 3,	  /* no whole Ethernet header */
+	DROP_REASON_FLOW = 1,	    /* a flow's actions say drop, or name no output */
+	DROP_REASON_TABLE_MISS = 2, /* no flow of the table matched */
+	DROP_REASON_TRUNCATED = 3,  /* no whole Ethernet header */
 	DROP_REASON_BRIDGE_DOWN = 4,
-	DROP_REASON_VLAN_INGRESS = 5,	  /* its VLAN is not allowed on the port it came from */
-	DROP_REASON_SOURCE_MAC = 6,	  /* normal: the source is a group address or zero */
-	DROP_REASON_RESERVED_MULTICAST = 7, /* normal: 01:80:c2:00:00:0x, not forwarded (IEEE 802.1Q 8.6.3) */
-	DROP_REASON_SAME_PORT = 8,	  /* its destination is where it came from */
-	DROP_REASON_UNKNOWN_UNICAST = 9,  /* and the bridge does not flood */
-	DROP_REASON_NO_DESTINATION = 10,  /* flooding found no other port in its VLAN */
+	DROP_REASON_VLAN_INGRESS = 5, /* its VLAN is not allowed on the port it came from */
+	DROP_REASON_SOURCE_MAC = 6,   /* normal: the source is a group address or zero */
+	DROP_REASON_RESERVED_MULTICAST =
+		7, /* normal: 01:80:c2:00:00:0x, not forwarded (IEEE 802.1Q 8.6.3) */
+	DROP_REASON_SAME_PORT = 8,	 /* its destination is where it came from */
+	DROP_REASON_UNKNOWN_UNICAST = 9, /* and the bridge does not flood */
+	DROP_REASON_NO_DESTINATION = 10, /* flooding found no other port in its VLAN */
 	DROP_REASON_ISOLATED = 11,
-	DROP_REASON_VLAN_EGRESS = 12,	  /* its VLAN is not allowed on the port it was to leave by */
-	DROP_REASON_PORT_ABSENT = 13,	  /* the interface is gone */
-	DROP_REASON_NO_SUCH_PORT = 14,	  /* output to an OpenFlow port that no port has */
+	DROP_REASON_VLAN_EGRESS = 12,  /* its VLAN is not allowed on the port it was to leave by */
+	DROP_REASON_PORT_ABSENT = 13,  /* the interface is gone */
+	DROP_REASON_NO_SUCH_PORT = 14, /* output to an OpenFlow port that no port has */
 	DROP_REASON_METER = 15,
 	DROP_REASON_NO_LIVE_BUCKET = 16,
 	DROP_REASON_TTL = 17,
-	DROP_REASON_VLAN_DEPTH = 18,	  /* push onto two tags */
-	DROP_REASON_RESUBMIT_DEPTH = 19,  /* MAX_RESUBMIT_DEPTH */
-	DROP_REASON_PIPELINE_LIMIT = 20,  /* too many tables, actions or outputs for one packet */
-	DROP_REASON_EDIT_FAILED = 21,	  /* the kernel refused an edit (no memory) */
-	DROP_REASON_OUTPUT_FAILED = 22,	  /* the kernel refused a copy (no memory, interface down) */
-	DROP_REASON_INTERNAL = 23,	  /* a map entry that must exist does not: a defect */
+	DROP_REASON_VLAN_DEPTH = 18,	 /* push onto two tags */
+	DROP_REASON_RESUBMIT_DEPTH = 19, /* MAX_RESUBMIT_DEPTH */
+	DROP_REASON_PIPELINE_LIMIT = 20, /* too many tables, actions or outputs for one packet */
+	DROP_REASON_EDIT_FAILED = 21,	 /* the kernel refused an edit (no memory) */
+	DROP_REASON_OUTPUT_FAILED = 22,	 /* the kernel refused a copy (no memory, interface down) */
+	DROP_REASON_INTERNAL = 23,	 /* a map entry that must exist does not: a defect */
+	DROP_REASON_NO_PORT = 24,	 /* the interface it came from is not a port any more */
 };
 
 _Static_assert(sizeof(struct flow_key) == FLOW_KEY_WORDS * 8, "flow_key");

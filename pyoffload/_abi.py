@@ -153,6 +153,7 @@ class tail_program(IntEnum):
     NORMAL = 1
     EMIT = 2
     FLOOD = 3
+    GROUP = 4
     PROGRAMS = 8
 
 
@@ -169,7 +170,6 @@ class edit_field(IntFlag):
     LABEL = 512
     ARP = 1024
     ND = 2048
-    ETH_DST_ONLY = 4096
 
 
 class cache_flag(IntFlag):
@@ -207,6 +207,7 @@ class drop_reason(IntEnum):
     EDIT_FAILED = 21
     OUTPUT_FAILED = 22
     INTERNAL = 23
+    NO_PORT = 24
 
 
 class flow_key(LittleEndianStructure):
@@ -649,10 +650,10 @@ class cache_entry(LittleEndianStructure):
     flow0: int
     meter: int
     n_out: int
-    flow: Array[Any]
-    outs: Array[Any]
     vlan: int
-    reserved: int
+    flow: Array[Any]
+    reserved2: int
+    outs: Array[Any]
     edit: _edit
     packets: int
     bytes: int
@@ -674,11 +675,11 @@ class cache_entry(LittleEndianStructure):
         ("reason", c_uint8),
         ("flow0", c_uint32),
         ("meter", c_uint32),
-        ("n_out", c_uint32),
-        ("flow", c_uint32 * 7),
-        ("outs", c_uint16 * 4),
+        ("n_out", c_uint16),
         ("vlan", c_uint16),
-        ("reserved", c_uint16),
+        ("flow", c_uint32 * 7),
+        ("reserved2", c_uint32),
+        ("outs", c_uint16 * 4),
         ("edit", _edit),
         ("packets", c_uint64),
         ("bytes", c_uint64),
