@@ -194,6 +194,7 @@ def test_the_runner_refuses_output_that_is_not_as_it_should_be(fake):
         ("echo a >&2; echo b >&2; exit 2", "no hint"),
         ("echo a >&2; echo hint: b >&2; echo c >&2; exit 2", "more than a line"),
         ("echo Traceback >&2; exit 2", "a traceback"),
+        ("echo 'x: internal error: KeyError' >&2; exit 2", "an internal error"),
         ("echo 'something else' >&2; exit 2", "'this word' is not said"),
     ):
         with pytest.raises(AssertionError, match=why):

@@ -128,6 +128,8 @@ class Cli:
         assert result.code == code, f"exit code {code} wanted: {result}"
         lines = result.stderr.splitlines()
         assert "Traceback" not in result.stderr, f"a traceback: {result}"
+        # The command's words for an exception that nobody foresaw: a defect, whatever the exit code.
+        assert "internal error" not in result.stderr, f"an internal error: {result}"
         assert result.message.strip(), f"it does not say why: {result}"
         assert len(lines) <= 2, f"more than a line and a hint: {result}"
         assert len(lines) == 1 or lines[1].startswith("hint: "), f"the second line is no hint: {result}"
