@@ -1,0 +1,456 @@
+"""Whole flows: one line, a file of lines, and the filters of mod, del and dump.
+
+A file of 65,536 flows has few distinct words compared to its length, so a FlowParser remembers what each word, each
+action list and each combination of fields came to; a line then costs a dictionary lookup per word. Text is printed from
+key and mask when somebody wants it (format.py), never here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, NoReturn
+
+from pyoffload import _abi as abi
+from pyoffload.flow.actions import Steps, parse_action
+from pyoffload.flow.fields import KEY_BYTES, NEED_WORDS
+from pyoffload.flow.match import (
+    NOTHING,
+    MatchPart,
+    Shape,
+    UnmetNeedError,
+    explain_need,
+    field_bit,
+    parse_match_word,
+    parse_port,
+    resolve_shape,
+)
+from pyoffload.flow.ops import (
+    CACHE_ALWAYS,
+    CACHE_L3,
+    L3_BITS,
+    FlowActions,
+    MisplacedError,
+    cache_bytes,
+    compile_actions,
+)
+from pyoffload.flow.spec import DEFAULT_PRIORITY, FlowFilter, FlowSpec
+from pyoffload.flow.syntax import (
+    BadWordError,
+    FlowSyntaxError,
+    PortNames,
+    fail,
+    locate,
+    name_and_argument,
+    parse_uint,
+    split_words,
+    words,
+)
+
+Verb = Literal["add", "mod", "del", "dump"]
+
+# What a word of a flow that is not part of the match stands for; what it does is in _Line.
+_PROPERTIES: dict[str, int] = {
+    "table": abi.MAX_TABLES - 1,
+    "priority": 0xFFFF,
+    "cookie": 0xFFFFFFFFFFFFFFFF,
+    "idle_timeout": 0xFFFF,
+    "hard_timeout": 0xFFFF,
+    "importance": 0xFFFF,
+    "out_port": 0,
+    "out_group": 0xFFFFFFFF,
+}
+_ALLOWED: dict[Verb, frozenset[str]] = {
+    "add": frozenset({"table", "priority", "cookie", "idle_timeout", "hard_timeout", "importance"}),
+    "mod": frozenset({"table", "priority", "cookie", "idle_timeout", "hard_timeout", "importance"}),
+    "del": frozenset({"table", "cookie", "out_port", "out_group", "priority"}),
+    "dump": frozenset({"table", "cookie", "out_port", "out_group"}),
+}
+# What dump-flows prints and add-flows takes back without a look.
+_STATISTICS = frozenset({"duration", "n_packets", "n_bytes", "idle_age", "hard_age"})
+_FLAGS = {
+    "send_flow_rem": "send_flow_rem is ignored: there is no controller to tell",
+    "check_overlap": "check_overlap is ignored",
+    "reset_counts": "",
+    "no_packet_counts": "no_packet_counts is ignored",
+    "no_byte_counts": "no_byte_counts is ignored",
+}
+
+# name, value, mask (None if there is none)
+_Property = tuple[str, int, int | None]
+
+
+class FlowParser:
+    """Parses flows of one bridge. Not for several threads at once."""
+
+    def __init__(self, names: PortNames) -> None:
+        self._names = names
+        self._match_words: dict[str, MatchPart] = {}
+        self._property_words: dict[str, _Property] = {}
+        self._actions: dict[str, FlowActions] = {}
+        self._steps: dict[str, Steps] = {}
+        self._shapes: dict[int, Shape] = {}
+        self._cache_masks: dict[tuple[int, int], tuple[bytes, bytes, bool]] = {}
+
+    # ---- one line ----
+
+    def parse(self, text: str) -> FlowSpec:
+        """``text`` as ``ovs-ofctl add-flow`` takes it. FlowSyntaxError points at the first wrong word."""
+        head, actions_at = _split_actions(text)
+        if actions_at < 0:
+            raise FlowSyntaxError("the flow has no actions", text, len(text), 0, hint="…,actions=drop")
+        line = self._read_words(text, head, "add")
+        actions = self.actions(text, actions_at)
+        if line.cookie[1] is not None:
+            _fail_at(text, head, "cookie", "a new flow's cookie has no mask")
+        key, mask, shape = line.key, line.mask, self._resolve(text, head, line)
+        if actions.needs or actions.goto >= 0:
+            self._check_actions(text, actions_at, actions, shape, line.table or 0)
+        mask_bytes, cache_mask, needs_l3 = self._masks(mask | shape.valid, actions)
+        return FlowSpec(
+            line.table or 0,
+            DEFAULT_PRIORITY if line.priority is None else line.priority,
+            line.cookie[0],
+            line.idle_timeout,
+            line.hard_timeout,
+            (key | shape.valid).to_bytes(KEY_BYTES, "little"),
+            mask_bytes,
+            actions,
+            cache_mask,
+            needs_l3,
+            line.flags,
+            line.warnings,
+        )
+
+    def parse_filter(self, text: str, verb: Verb, *, strict: bool = False) -> FlowFilter:
+        """What follows mod, del or dump; for mod with its actions."""
+        head, actions_at = _split_actions(text)
+        if actions_at >= 0 and verb != "mod":
+            at = text.index("action", len(head))
+            raise FlowSyntaxError(f"flow {verb} takes no actions", text, at, len(text) - at)
+        if actions_at < 0 and verb == "mod":
+            raise FlowSyntaxError("the actions are missing", text, len(text), 0, hint="…,actions=drop")
+        line = self._read_words(text, head, verb)
+        if line.priority is not None and verb == "del" and not strict:
+            _fail_at(text, head, "priority", "a priority counts only with --strict")
+        actions = self.actions(text, actions_at) if actions_at >= 0 else None
+        shape = self._resolve(text, head, line)
+        if actions is not None:
+            self._check_actions(text, actions_at, actions, shape, line.table or 0)
+        value, cookie_mask = line.cookie
+        if cookie_mask is None and line.has_cookie and verb != "mod":
+            _fail_at(text, head, "cookie", "to look for a cookie takes a mask", f"cookie={value:#x}/-1")
+        mask_bytes, cache_mask, needs_l3 = self._masks(line.mask | shape.valid, actions)
+        return FlowFilter(
+            line.table,
+            (line.key | shape.valid).to_bytes(KEY_BYTES, "little"),
+            mask_bytes,
+            line.priority,
+            value if cookie_mask is not None else 0,
+            cookie_mask or 0,
+            value if line.has_cookie and cookie_mask is None else None,
+            line.out_port,
+            line.out_group,
+            actions,
+            line.idle_timeout,
+            line.hard_timeout,
+            cache_mask,
+            needs_l3,
+            line.flags,
+            line.warnings,
+        )
+
+    def actions(self, text: str, start: int = 0, *, bucket: bool = False) -> FlowActions:
+        """The action list ``text[start:]``."""
+        listed = text[start:]
+        known = self._actions.get(listed)
+        if known is not None and not bucket:
+            return known
+        index = 0
+        try:
+            parsed: list[Steps] = []
+            for index, word in enumerate(split_words(listed)):  # noqa: B007  (index: where it went wrong)
+                steps = self._steps.get(word)
+                if steps is None:
+                    steps = self._steps[word] = parse_action(word, self._names)
+                parsed.append(steps)
+        except BadWordError as error:
+            word, at = list(words(text, start))[index]
+            raise locate(text, at, word, error) from None
+        try:
+            actions = compile_actions(parsed, bucket=bucket)
+        except MisplacedError as error:
+            word, at = list(words(text, start))[error.index]
+            raise locate(text, at, word, error) from None
+        except BadWordError as error:
+            raise locate(text, start, listed, error) from None
+        if not bucket:
+            self._actions[listed] = actions
+        return actions
+
+    # ---- parts of it ----
+
+    def _read_words(self, text: str, head: str, verb: Verb) -> _Line:
+        line = _Line()
+        key = mask = shape = 0
+        known = self._match_words
+        index = 0
+        try:
+            for index, word in enumerate(split_words(head)):  # noqa: B007  (index: where it went wrong)
+                part = known.get(word)
+                if part is None:
+                    part = self._new_word(word, line, verb)
+                value, bits, more = part
+                if mask & bits and (key ^ value) & mask & bits:
+                    fail("this contradicts what is said before it")
+                key |= value
+                mask |= bits
+                shape |= more
+        except BadWordError as error:
+            word, at = list(words(head))[index]
+            raise locate(text, at, word, error) from None
+        line.key, line.mask, line.shape = key, mask, shape
+        return line
+
+    def _new_word(self, word: str, line: _Line, verb: Verb) -> MatchPart:
+        """A word that is not known as part of a match: parse it, or do what it says about the line."""
+        known = self._property_words.get(word)
+        if known is None:
+            part = parse_match_word(word, self._names)
+            if part is not None:
+                self._match_words[word] = part
+                return part
+            known = self._property_words[word] = self._property(word)
+        line.set_property(verb, *known)
+        return NOTHING
+
+    def _property(self, word: str) -> _Property:
+        name, argument = name_and_argument(word)
+        if name in _STATISTICS or (name in _FLAGS and argument is None):
+            return name, 0, None
+        limit = _PROPERTIES.get(name)
+        if limit is None:
+            fail(f"'{name}' is no field of a flow", name)
+        if not argument:
+            fail(f"{name}: a value is missing", word)
+        if name == "cookie":
+            value, slash, mask = argument.partition("/")
+            return name, _cookie(value), _cookie(mask) if slash else None
+        if name == "out_port":
+            return name, parse_port(argument, self._names), None
+        if name == "table" and argument == "255":
+            return name, 255, None
+        return name, parse_uint(argument, limit, name), None
+
+    def _resolve(self, text: str, head: str, line: _Line) -> Shape:
+        shape = self._shapes.get(line.shape)
+        if shape is None:
+            try:
+                shape = self._shapes[line.shape] = resolve_shape(line.shape)
+            except UnmetNeedError as error:
+                bit = field_bit(error.entry)
+                for word, at in words(head):
+                    if self._match_words.get(word, NOTHING)[2] & bit:
+                        raise FlowSyntaxError(
+                            explain_need(error.entry),
+                            text,
+                            at,
+                            len(word),
+                            hint="without it the flow would match more",
+                        ) from None
+                raise AssertionError(error.entry.name) from None
+        return shape
+
+    @staticmethod
+    def _check_actions(text: str, start: int, actions: FlowActions, shape: Shape, table: int) -> None:
+        for need, index in actions.needs:
+            if not need & shape.facts:
+                word, at = list(words(text, start))[index]
+                raise FlowSyntaxError(f"this needs {NEED_WORDS[need]} in the match", text, at, len(word))
+        if 0 <= actions.goto <= table:
+            word, at = list(words(text, start))[-1]
+            raise FlowSyntaxError(
+                f"goto_table goes to a later table than {table}, not to {actions.goto}", text, at, len(word)
+            )
+
+    def _masks(self, mask: int, actions: FlowActions | None) -> tuple[bytes, bytes, bool]:
+        reads, acts_l3 = (0, False) if actions is None else (actions.reads, actions.needs_l3)
+        memo = (mask, reads << 1 | acts_l3)
+        known = self._cache_masks.get(memo)
+        if known is None:
+            needs_l3 = acts_l3 or bool(mask & L3_BITS)
+            cached = mask | reads | CACHE_ALWAYS | (CACHE_L3 if needs_l3 else 0)
+            known = self._cache_masks[memo] = (
+                mask.to_bytes(KEY_BYTES, "little"),
+                cache_bytes(cached),
+                needs_l3,
+            )
+        return known
+
+
+class _Line:
+    """What the words before the actions say."""
+
+    __slots__ = (
+        "cookie",
+        "flags",
+        "hard_timeout",
+        "has_cookie",
+        "idle_timeout",
+        "key",
+        "mask",
+        "out_group",
+        "out_port",
+        "priority",
+        "shape",
+        "table",
+        "warnings",
+    )
+
+    def __init__(self) -> None:
+        self.key = self.mask = self.shape = 0
+        self.table: int | None = None
+        self.priority: int | None = None
+        self.cookie: tuple[int, int | None] = (0, None)
+        self.has_cookie = False
+        self.idle_timeout = self.hard_timeout = 0
+        self.out_port: int | None = None
+        self.out_group: int | None = None
+        self.flags: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+
+    def set_property(self, verb: Verb, name: str, value: int, mask: int | None) -> None:
+        if name in _STATISTICS:
+            return
+        if name in _FLAGS:
+            if verb in {"del", "dump"}:
+                fail(f"flow {verb} takes no {name}")
+            self.flags += (name,)
+            if _FLAGS[name]:
+                self.warnings += (_FLAGS[name],)
+            return
+        if name not in _ALLOWED[verb]:
+            fail(f"flow {verb} takes no {name}")
+        if name == "cookie":
+            self.cookie, self.has_cookie = (value, mask), True
+        elif name == "importance":
+            self.warnings += ("importance is ignored",)
+        elif name == "table":
+            if value == 255 and verb == "add":
+                fail(f"table: tables are 0 to {abi.MAX_TABLES - 1}, not 255", "255")
+            self.table = None if value == 255 else value  # 255: any (OpenFlow 1.0's OFPTT_ALL)
+        elif name in {"out_port", "out_group"}:
+            self._look_for(name, value)
+        else:
+            setattr(self, name, value)
+
+    def _look_for(self, name: str, value: int) -> None:
+        if name == "out_port":
+            self.out_port = None if value == abi.OFPORT_NONE else value
+        else:
+            self.out_group = None if value == 0xFFFFFFFF else value
+
+
+def _cookie(text: str) -> int:
+    if text == "-1":
+        return 0xFFFFFFFFFFFFFFFF
+    return parse_uint(text, 0xFFFFFFFFFFFFFFFF, "cookie")
+
+
+def _split_actions(text: str) -> tuple[str, int]:
+    """What stands before ``actions=`` and where the list begins, or -1 if there is none."""
+    at = text.find("actions=")
+    if at >= 0 and (at == 0 or text[at - 1] in ", \t"):
+        return text[:at], at + 8
+    for word, begin in words(text):
+        for name in ("actions", "action"):
+            if word.startswith(name):
+                equals = text.find("=", begin)
+                if equals >= 0 and text[begin:equals].strip() == name:
+                    return text[:begin], equals + 1
+    return text, -1
+
+
+def _fail_at(text: str, head: str, name: str, message: str, hint: str | None = None) -> NoReturn:
+    for word, at in words(head):
+        if name_and_argument(word)[0] == name:
+            raise FlowSyntaxError(message, text, at, len(word), hint=hint)
+    raise AssertionError(name)
+
+
+# ---- the module's functions ----
+
+
+def parse_flow(text: str, names: PortNames) -> FlowSpec:
+    """One flow. For many, keep a FlowParser."""
+    return FlowParser(names).parse(text)
+
+
+def parse_match(text: str, names: PortNames, verb: Verb = "dump", *, strict: bool = False) -> FlowFilter:
+    """The argument of flow mod, del or dump."""
+    return FlowParser(names).parse_filter(text, verb, strict=strict)
+
+
+def parse_actions(text: str, names: PortNames) -> FlowActions:
+    return FlowParser(names).actions(text)
+
+
+def parse_flows(
+    lines: Iterable[str],
+    names: PortNames,
+    *,
+    source: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[FlowSpec]:
+    """A file of flows: comments, empty lines and the heading that dump-flows prints are passed over.
+
+    FlowSyntaxError has the line's number; ``progress`` is called with it now and then.
+    """
+    parse = FlowParser(names).parse
+    flows: list[FlowSpec] = []
+    add = flows.append
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            text = line
+            if "#" in text:
+                text = text[: text.index("#")]
+            if text.isspace() or not text:
+                continue
+            if not number & 1023 and progress is not None:
+                progress(number)
+            try:
+                add(parse(text))
+            except FlowSyntaxError:
+                text = _without_prefix(text)
+                if text:
+                    add(parse(text))
+    except FlowSyntaxError as error:
+        error.line, error.source = number, source
+        raise
+    return flows
+
+
+_HEADINGS = ("NXST_FLOW reply", "OFPST_FLOW reply")
+
+
+def _without_prefix(line: str) -> str:
+    """A line that could not be parsed as it is: ``add`` before a flow goes, a heading is nothing.
+
+    FlowSyntaxError for the other verbs that ovs-ofctl takes in a file.
+    """
+    if line.startswith(_HEADINGS):
+        return ""
+    stripped = line.lstrip()
+    verb = stripped.split(None, 1)[0] if stripped else ""
+    if verb == "add":
+        # Blanks keep the places of the words.
+        return line.replace("add", "   ", 1)
+    if verb in {"modify", "modify_strict", "delete", "delete_strict"}:
+        raise FlowSyntaxError(
+            f"'{verb}': a file holds flows to add only",
+            line,
+            line.index(verb),
+            len(verb),
+            hint="use flow mod or flow del",
+        )
+    return line
