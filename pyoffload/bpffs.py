@@ -22,6 +22,7 @@ RUN_DIR = "/run/pyoffload"
 MOUNT_POINT = f"{RUN_DIR}/bpf"
 BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 _KERNEL_FILES = frozenset({"maps.debug", "progs.debug"})  # in every BPF filesystem since Linux 5.10
+_LOCK_NAME = "mount.lock"
 CLONE_NEWNS = 0x00020000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 
@@ -141,14 +142,44 @@ def make_run_dir() -> None:
         )
 
 
+def remove_run_dir_if_empty() -> None:
+    """Take /run/pyoffload away when no instance has anything in it."""
+    lock = f"{RUN_DIR}/{_LOCK_NAME}"
+    with contextlib.suppress(OSError):
+        if os.listdir(RUN_DIR) != [_LOCK_NAME]:
+            return
+        with _mount_lock():
+            if os.listdir(RUN_DIR) == [_LOCK_NAME]:
+                os.unlink(lock)
+                os.rmdir(RUN_DIR)
+
+
 @contextlib.contextmanager
 def _mount_lock() -> Iterator[None]:
-    fd = os.open(f"{RUN_DIR}/mount.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
+    path = f"{RUN_DIR}/{_LOCK_NAME}"
+    while True:
+        make_run_dir()
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except FileNotFoundError:
+            continue  # the directory went away in between
         fcntl.flock(fd, fcntl.LOCK_EX)  # held for milliseconds only
+        if is_file_at(fd, path):
+            break
+        os.close(fd)
+    try:
         yield
     finally:
         os.close(fd)
+
+
+def is_file_at(fd: int, path: str) -> bool:
+    """Whether ``path`` still names the open file: who held the lock before us may have removed it."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(status, os.fstat(fd))
 
 
 def _mount() -> int:

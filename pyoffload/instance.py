@@ -126,11 +126,7 @@ class Instance:
         except FileNotFoundError:
             return False
         except PermissionError as err:
-            raise NotPermitted(
-                f"cannot look into {bpffs.RUN_DIR}: not permitted",
-                hint="run it as root (sudo)",
-                errno=err.errno or 0,
-            ) from err
+            raise _not_permitted(f"cannot look into {bpffs.RUN_DIR}", err) from err
         return True
 
     def _runtime_matches(self) -> bool:
@@ -161,8 +157,15 @@ class Instance:
     # ---- making and removing
 
     def make_run_dir(self) -> None:
-        bpffs.make_run_dir()
-        os.makedirs(self.run_dir, mode=0o750, exist_ok=True)
+        while True:
+            bpffs.make_run_dir()
+            try:
+                os.makedirs(self.run_dir, mode=0o750, exist_ok=True)
+            except FileNotFoundError:
+                continue  # a `down` of another instance removed /run/pyoffload in between
+            except PermissionError as err:
+                raise _not_permitted(f"cannot make {self.run_dir}", err) from err
+            return
 
     def make_state_dir(self) -> str:
         """The directory of the configuration, 0750."""
@@ -170,11 +173,7 @@ class Instance:
             os.makedirs(os.path.dirname(self.state_dir), mode=0o755, exist_ok=True)
             os.makedirs(self.state_dir, mode=0o750, exist_ok=True)
         except PermissionError as err:
-            raise NotPermitted(
-                f"cannot make {self.state_dir}: not permitted",
-                hint="run it as root (sudo)",
-                errno=err.errno or 0,
-            ) from err
+            raise _not_permitted(f"cannot make {self.state_dir}", err) from err
         return self.state_dir
 
     def make_pin_dirs(self) -> None:
@@ -199,28 +198,36 @@ class Instance:
         """Hold the instance for a change. LockTimeout names the command that holds it (default 10 s, or
         PYOFFLOAD_LOCK_TIMEOUT seconds). The kernel lets go of it when the process dies.
         """
-        self.make_run_dir()
         fd = self._acquire(_lock_timeout_s() if timeout_s is None else timeout_s)
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()} {_command_line()}\n".encode(), 0)
             yield
-            os.ftruncate(fd, 0)
         finally:
+            os.ftruncate(fd, 0)
+            self._tidy()
             os.close(fd)
+
+    def _tidy(self) -> None:
+        """While holding the lock: nothing is to be left of an instance that is down, not even the lock's file."""
+        if os.path.exists(f"{self.run_dir}/runtime.json") or os.path.exists(self.pin_dir):
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self.run_dir}/lock")
+            os.rmdir(self.run_dir)
+        bpffs.remove_run_dir_if_empty()
 
     def _acquire(self, timeout_s: float) -> int:
         path = f"{self.run_dir}/lock"
         deadline = time.monotonic() + timeout_s
         while True:
+            self.make_run_dir()
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            except FileNotFoundError:
+                continue  # a `down` removed the directory in between
             except PermissionError as err:
-                raise NotPermitted(
-                    f"cannot lock '{self.name}': not permitted",
-                    hint="run it as root (sudo)",
-                    errno=err.errno or 0,
-                ) from err
+                raise _not_permitted(f"cannot lock '{self.name}'", err) from err
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -235,7 +242,13 @@ class Instance:
                     ) from None
                 select.select((), (), (), 0.02)
             else:
-                return fd
+                if bpffs.is_file_at(fd, path):
+                    return fd
+                os.close(fd)
+
+
+def _not_permitted(what: str, err: OSError) -> NotPermitted:
+    return NotPermitted(f"{what}: not permitted", hint="run it as root (sudo)", errno=err.errno or 0)
 
 
 def enter_netns(name: str) -> None:
@@ -247,12 +260,8 @@ def enter_netns(name: str) -> None:
             fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        except PermissionError as err:
-            raise NotPermitted(
-                f"cannot enter network namespace '{name}': not permitted",
-                hint="it needs CAP_SYS_ADMIN: run it as root (sudo)",
-                errno=err.errno or 0,
-            ) from err
+        except PermissionError:
+            continue  # process 1 is not ours to look through
         try:
             setns(fd, CLONE_NEWNET)
         except NotPermitted as err:
