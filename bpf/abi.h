@@ -43,6 +43,7 @@ typedef unsigned int abi_be32;	 /* wire order */
 #define MAX_PENDING_OUTPUTS 32 /* outputs waiting for the packet as it stands */
 #define MAX_CACHE_FLOWS 8      /* flows credited by one flow-cache entry */
 #define MAX_CACHE_OUTPUTS 4    /* output ports of one flow-cache entry */
+#define TICK_SHIFT 30		  /* 2^30 ns: the unit of cache_entry.seen */
 #define CACHE_WAYS 4	       /* entries a flow may live in: a power of two */
 #define DEFAULT_CACHE_ENTRIES 262144
 #define PORT_PROBES 8	  /* slots from ifindex % MAX_PORTS that may hold an interface */
@@ -483,7 +484,7 @@ struct cache_entry {
 	abi_u16 fdb_dst;
 	abi_u32 fdb_src_epoch;
 	abi_u32 fdb_dst_epoch;
-	abi_u32 seen_s; /* CLOCK_MONOTONIC_COARSE, seconds: last second in which it was hit */
+	abi_u32 seen; /* CLOCK_MONOTONIC_COARSE >> TICK_SHIFT: the last tick in which it was hit */
 	abi_u16 bridge;
 	abi_u8 n_flows;
 	abi_u8 reason; /* CACHE_DROP: enum drop_reason */

@@ -92,8 +92,8 @@ int xdp_ingress(struct xdp_md *ctx)
 	reason = e->reason;
 	if (flags & CACHE_NOT_AT_XDP)
 		return XDP_PASS;
-	if (e->seen_s != (__u32)(bpf_ktime_get_coarse_ns() / NSEC_PER_SEC))
-		return XDP_PASS; /* once a second tc_ingress looks after the MAC table and the flows' ages */
+	if (e->seen != TICK(bpf_ktime_get_coarse_ns()))
+		return XDP_PASS; /* once a tick tc_ingress looks after the MAC table and the flows' ages */
 	if (flags & CACHE_FDB) {
 		__u32 *src = fdb_epoch_at(e->fdb_src), *dst = fdb_epoch_at(e->fdb_dst);
 

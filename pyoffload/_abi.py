@@ -36,6 +36,7 @@ MAX_VLAN_PROFILES = 4096
 MAX_PENDING_OUTPUTS = 32
 MAX_CACHE_FLOWS = 8
 MAX_CACHE_OUTPUTS = 4
+TICK_SHIFT = 30
 CACHE_WAYS = 4
 DEFAULT_CACHE_ENTRIES = 262144
 PORT_PROBES = 8
@@ -643,7 +644,7 @@ class cache_entry(LittleEndianStructure):
     fdb_dst: int
     fdb_src_epoch: int
     fdb_dst_epoch: int
-    seen_s: int
+    seen: int
     bridge: int
     n_flows: int
     reason: int
@@ -669,7 +670,7 @@ class cache_entry(LittleEndianStructure):
         ("fdb_dst", c_uint16),
         ("fdb_src_epoch", c_uint32),
         ("fdb_dst_epoch", c_uint32),
-        ("seen_s", c_uint32),
+        ("seen", c_uint32),
         ("bridge", c_uint16),
         ("n_flows", c_uint8),
         ("reason", c_uint8),

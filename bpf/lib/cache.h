@@ -19,9 +19,9 @@
 #define CACHE_HITS_BYTES (CACHE_HITS_PACKET - 1)
 #define CACHE_HITS_FOLD (1ULL << 63 | 1ULL << 39) /* either half is half full */
 
-/* An entry that was not hit for so long makes room for a new flow. */
-#define CACHE_IDLE_S 10
-#define CACHE_IDLE_ONE_PACKET_S 1
+/* An entry that was not hit for so many ticks makes room for a new flow. */
+#define CACHE_IDLE 10
+#define CACHE_IDLE_ONE_PACKET 1
 
 /* Reduces the key to what decisions of this generation depend on, and puts the port's slot in: OpenFlow numbers are
  * unique in a bridge only. */
@@ -123,7 +123,7 @@ INLINE void cache_count(struct cache_entry *e, __u32 len)
  * An entry of an older generation is free; a live one gives way only when it has been idle: established flows are
  * never pushed out by new ones, however many there are. */
 INLINE struct cache_entry *cache_claim(struct cache_bucket *b, __u32 hash, const __u64 *w,
-				       __u32 now_s, __u64 *seq, int *busy)
+				       __u32 now, __u64 *seq, int *busy)
 {
 	struct cache_entry *victim = NULL;
 	__u32 best = 0;
@@ -131,16 +131,16 @@ INLINE struct cache_entry *cache_claim(struct cache_bucket *b, __u32 hash, const
 	for (int i = 0; i < CACHE_WAYS; i++) {
 		struct cache_entry *e = cache_way(b, hash, i);
 		struct bridge *br = bridge_at(e->bridge);
-		__u32 idle = now_s - e->seen_s, rank = 0;
+		__u32 idle = now - e->seen, rank = 0;
 
 		if (cache_key_equal(e, w))
 			rank = 5; /* its own, of an older generation or outdated by the MAC table */
 		else if (!br || e->generation != br->policy.generation ||
 			 read_once_u64(&e->seq) == 0)
 			rank = 4;
-		else if (idle > CACHE_IDLE_S)
+		else if (idle > CACHE_IDLE)
 			rank = 2;
-		else if (idle > CACHE_IDLE_ONE_PACKET_S && e->hits < 2 * CACHE_HITS_PACKET &&
+		else if (idle > CACHE_IDLE_ONE_PACKET && e->hits < 2 * CACHE_HITS_PACKET &&
 			 !e->packets)
 			rank = 1;
 		if (rank > best) {

@@ -18,7 +18,6 @@ ARRAY_LOOKUP(vlan_profile_at, struct vlan_profile, vlan_profiles)
 ARRAY_LOOKUP(bridge_counters_at, struct bridge_counters, bridge_counters)
 ARRAY_LOOKUP(config_at, struct config, config)
 ARRAY_LOOKUP(flow_at, struct flow, flows)
-ARRAY_LOOKUP(flow_stats_at, struct counter, flow_stats)
 ARRAY_LOOKUP(action_at, struct action, actions)
 ARRAY_LOOKUP(group_at, struct group, groups)
 ARRAY_LOOKUP(group_stats_at, struct counter, group_stats)
@@ -27,13 +26,27 @@ ARRAY_LOOKUP(bucket_stats_at, struct counter, bucket_stats)
 ARRAY_LOOKUP(meter_at, struct meter, meters)
 ARRAY_LOOKUP(meter_stats_at, struct counter, meter_stats)
 ARRAY_LOOKUP(port_stats_at, struct port_stats, port_stats)
-ARRAY_LOOKUP(port_drops_at, __u64, port_drops)
 ARRAY_LOOKUP(fdb_epoch_at, __u32, fdb_epochs)
 ARRAY_LOOKUP(fdb_ring_at, struct fdb_key, fdb_ring)
 ARRAY_LOOKUP(fdb_state_at, struct fdb_state, fdb_state)
 ARRAY_LOOKUP(cache_bucket_at, struct cache_bucket, flow_cache)
 ARRAY_LOOKUP(cache_tag_at, __u32, cache_tags)
 ARRAY_LOOKUP(crc32c_shift_at, __u32, crc32c_shift)
+
+/* Two large tables of counters have a part for each CPU in one plain array: made in no time (a per-CPU map of that size
+ * takes half a second), and read by mmap. */
+INLINE struct counter *flow_stats_at(__u32 slot)
+{
+	__u32 index = bpf_get_smp_processor_id() * MAX_FLOWS + (slot & (MAX_FLOWS - 1));
+
+	return bpf_map_lookup_elem(MAP(flow_stats), &index);
+}
+
+INLINE __u64 *port_drops_at(__u32 index)
+{
+	index += bpf_get_smp_processor_id() * (MAX_PORTS * N_DROP_REASONS);
+	return bpf_map_lookup_elem(MAP(port_drops), &index);
+}
 
 /* The port of an interface, and its slot. Python puts it within PORT_PROBES places of its home. */
 INLINE struct port *port_by_ifindex(__u32 ifindex, __u32 *slot)

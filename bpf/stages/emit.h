@@ -288,7 +288,7 @@ INLINE void cache_entry_fill(struct cache_entry *e, const struct scratch *s)
 	e->fdb_src_epoch = s->fdb_src_epoch;
 	e->fdb_dst_epoch = s->fdb_dst_epoch;
 	e->vlan = s->normal_vid;
-	e->seen_s = s->now / NSEC_PER_SEC;
+	e->seen = TICK(s->now);
 	e->bridge = s->bridge;
 	e->n_flows = s->n_flows;
 	e->flow0 = s->flow[0];
@@ -337,7 +337,7 @@ INLINE void cache_insert(struct scratch *s)
 	b = cache_bucket_of(cfg, s->cache_hash);
 	if (!b)
 		return;
-	e = cache_claim(b, s->cache_hash, s->cache_key, s->now / NSEC_PER_SEC, &seq, &busy);
+	e = cache_claim(b, s->cache_hash, s->cache_key, TICK(s->now), &seq, &busy);
 	if (!e) {
 		n->cache_busy += busy;
 		n->cache_full += !busy;

@@ -113,7 +113,7 @@ INLINE int hit_fdb_valid(const struct cache_entry *e)
 	return src && dst && *src == e->fdb_src_epoch && *dst == e->fdb_dst_epoch;
 }
 
-/* Once a second: the source is alive, and the destination must not have aged out. */
+/* Once a tick: the source is alive, and the destination must not have aged out. */
 INLINE int hit_fdb_refresh(const struct cache_entry *e, const struct packet *p,
 			   const struct bridge *br, __u64 now)
 {
@@ -182,13 +182,13 @@ INLINE int hit_run(struct __sk_buff *skb, struct arrival *in, struct packet *p, 
 	now = bpf_ktime_get_coarse_ns();
 	if ((d.flags & CACHE_FDB) && !hit_fdb_valid(e))
 		return HIT_MISS;
-	if (e->seen_s != (__u32)(now / NSEC_PER_SEC)) {
+	if (e->seen != TICK(now)) {
 		if ((d.flags & CACHE_FDB) && !hit_fdb_refresh(e, p, in->bridge, now))
 			return HIT_MISS;
 		if ((d.flags & CACHE_TIMED) && !credit_valid(e, now))
 			return HIT_MISS;
 		credit_seen(e, now);
-		e->seen_s = now / NSEC_PER_SEC;
+		e->seen = TICK(now);
 	} else if (d.flags & CACHE_TIMED) {
 		if (!credit_valid(e, now))
 			return HIT_MISS;
