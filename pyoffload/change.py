@@ -44,6 +44,8 @@ class Change:
         self.maps = maps
         self.verb = verb
         self.live = live  # the datapath is up: maps are to be changed as well
+        # Ports whose interface came back: attached just now, before the change proper.
+        self.attached_again: frozenset[str] = frozenset()
         self.changed = True  # False: nothing is committed and the callbacks do not run
         self._undo: list[Step] = []
         self._visible: list[Step] = []
@@ -117,9 +119,10 @@ def change(
             live = True
         maps = MapSet(instance, writable=True)
         try:
+            begun = Change(instance, store, maps, verb, live=live)
             if live:
-                lifecycle.repair(instance, store, maps)
-            yield from _transact(Change(instance, store, maps, verb, live=live))
+                begun.attached_again = frozenset(lifecycle.repair(instance, store, maps))
+            yield from _transact(begun)
         finally:
             maps.close()
 
@@ -153,7 +156,9 @@ def _transact(change: Change) -> Iterator[Change]:
     except BaseException as err:
         if committed:
             if isinstance(err, OffloadError):
-                err.hint = f"it is saved; pyoffload up puts it in force ({err.hint or 'then see pyoffload status'})"
+                err.hint = (
+                    f"it is saved; pyoffload up puts it in force ({err.hint or 'then see pyoffload status'})"
+                )
             raise
         change.roll_back()
         store.rollback()
@@ -166,25 +171,23 @@ class Journal:
     """The numbers of the change begun and of the change in force, kept in a pinned map."""
 
     def __init__(self, maps: MapSet) -> None:
-        view = maps.mmap("journal")
-        self._staging = c_uint64.from_buffer(view, 0)
-        self._applied = c_uint64.from_buffer(view, 8)
+        self._view = maps.mmap("journal")
 
     @property
     def staging(self) -> int:
-        return self._staging.value
+        return int.from_bytes(self._view[0:8], "little")
 
     @staging.setter
     def staging(self, rev: int) -> None:
-        self._staging.value = rev
+        c_uint64.from_buffer(self._view, 0).value = rev
 
     @property
     def applied(self) -> int:
-        return self._applied.value
+        return int.from_bytes(self._view[8:16], "little")
 
     @applied.setter
     def applied(self, rev: int) -> None:
-        self._applied.value = rev
+        c_uint64.from_buffer(self._view, 8).value = rev
 
 
 def require_bridge(store: Store | None, name: str) -> BridgeConfig:

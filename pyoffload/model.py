@@ -87,14 +87,17 @@ def check_vlan(vlan: int, what: str) -> int:
 def check_vlan_options(vlan: int | None, trunk: tuple[int, ...] | None, native: int | None) -> None:
     """A port is an access port, a trunk (with or without a native VLAN), or takes every VLAN."""
     if vlan is not None and trunk is not None:
-        raise UsageError("a port is an access port (vlan) or a trunk, not both", hint="give --vlan or --trunk")
+        raise UsageError(
+            "a port is an access port (vlan) or a trunk, not both", hint="give --vlan or --trunk"
+        )
     if vlan is not None:
         check_vlan(vlan, "vlan")
     if native is not None:
         check_vlan(native, "native")
         if trunk is None:
             raise UsageError(
-                f"native: VLAN {native} has no trunk beside it", hint="give --trunk as well, or --vlan instead"
+                f"native: VLAN {native} has no trunk beside it",
+                hint="give --trunk as well, or --vlan instead",
             )
 
 
@@ -102,7 +105,9 @@ def unicast_mac(text: str, what: str) -> str:
     """The address of one station in its usual form; group addresses and zero belong to no port."""
     mac = parse_mac(text, what)
     if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
-        raise UsageError(f"{what}: {mac} is no station's address", hint="group addresses and zero have no port")
+        raise UsageError(
+            f"{what}: {mac} is no station's address", hint="group addresses and zero have no port"
+        )
     return mac
 
 
@@ -113,4 +118,6 @@ def check_bridge_options(vni: int | None, mac_age_s: float, mac_limit: int) -> N
     if not 1 <= mac_age_s <= MAC_AGE_MAX_S:
         raise UsageError(f"mac-age: {mac_age_s:g} s is not in 1 s..{MAC_AGE_MAX_S:.0f} s")
     if not 1 <= mac_limit <= abi.MAX_FDB:
-        raise UsageError(f"mac-limit: {mac_limit} is not in 1..{abi.MAX_FDB}", hint="an instance holds that many")
+        raise UsageError(
+            f"mac-limit: {mac_limit} is not in 1..{abi.MAX_FDB}", hint="an instance holds that many"
+        )

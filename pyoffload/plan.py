@@ -159,7 +159,8 @@ def _profile(port: WantedPort, in_use: dict[int, bytes], plan: Plan) -> int:
             in_use[index] = plan.profiles[index] = content
             return index
     raise TableFull(
-        f"{port.ifname}: all {abi.MAX_VLAN_PROFILES} trunk lists are in use", hint="give ports equal trunk lists"
+        f"{port.ifname}: all {abi.MAX_VLAN_PROFILES} trunk lists are in use",
+        hint="give ports equal trunk lists",
     )
 
 

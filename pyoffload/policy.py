@@ -92,7 +92,10 @@ def _grace_by_map() -> None:
     """The same where membarrier is refused (nohz_full, seccomp): a map of maps waits for readers on every update."""
     from pyoffload.kernel.map import Map, MapType
 
-    with Map.create(MapType.ARRAY, 4, 8, 1) as inner, Map.create(MapType.ARRAY_OF_MAPS, 4, 4, 1, inner=inner) as outer:
+    with (
+        Map.create(MapType.ARRAY, 4, 8, 1) as inner,
+        Map.create(MapType.ARRAY_OF_MAPS, 4, 4, 1, inner=inner) as outer,
+    ):
         outer.update_fd(0, inner.fd)
         outer.update_fd(0, inner.fd)
 

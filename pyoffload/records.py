@@ -100,11 +100,19 @@ def profile_bytes(vlans: tuple[int, ...]) -> bytes:
     return bits.to_bytes(PROFILE_SIZE, "little")
 
 
+def cache_enabled(maps: MapSet) -> bool:
+    """Whether this datapath uses its flow cache."""
+    flags = int.from_bytes(maps.mmap("config")[4:8], "little")
+    return bool(flags & abi.config_flag.CACHE)
+
+
 def read_ports(maps: MapSet) -> list[PortRecord]:
     """All slots in use: a slot is free if it has no OpenFlow number."""
     return [
         PortRecord(slot, ifindex, bridge, ofport, mode, delivery)
-        for slot, (ifindex, bridge, ofport, mode, delivery, _) in enumerate(_PORT.iter_unpack(maps.mmap("ports")))
+        for slot, (ifindex, bridge, ofport, mode, delivery, _) in enumerate(
+            _PORT.iter_unpack(maps.mmap("ports"))
+        )
         if ofport
     ]
 
@@ -114,7 +122,9 @@ def read_bridges(maps: MapSet) -> list[BridgeRecord]:
     view = maps.mmap("bridges")
     found = []
     for slot in range(abi.MAX_BRIDGES):
-        generation, version, flags, local, nonzero, age, limit = _BRIDGE_HEAD.unpack_from(view, slot * BRIDGE_SIZE)
+        generation, version, flags, local, nonzero, age, limit = _BRIDGE_HEAD.unpack_from(
+            view, slot * BRIDGE_SIZE
+        )
         if flags & abi.bridge_flag.UP:
             found.append(BridgeRecord(slot, generation, version, flags, local, nonzero, age, limit))
     return found
@@ -130,7 +140,9 @@ def read_members(maps: MapSet, bridge: int) -> tuple[set[int], dict[int, int]]:
     none = abi.PORT_SLOT_NONE
     # A bridge_ports record that was never written is all zeros; 0 is a slot, therefore n_members decides for members
     # and OpenFlow number 0, which no port has, tells whether by_ofport was initialised.
-    numbers = {n: slot for n, slot in enumerate(by_ofport) if slot != none and n} if by_ofport[0] == none else {}
+    numbers = (
+        {n: slot for n, slot in enumerate(by_ofport) if slot != none and n} if by_ofport[0] == none else {}
+    )
     return {slot for slot in members if slot != none}, numbers
 
 
@@ -186,8 +198,9 @@ class LiveBridge:
         self._at = slot * BRIDGE_SIZE
         self._ports_at = slot * BRIDGE_PORTS_SIZE
 
-    def clear_ports(self) -> None:
-        """An empty member list; for a bridge that is not up."""
+    def clear(self) -> None:
+        """Not up, no ports, no flows. The generation stays: it counts on."""
+        self._bridge[self._at + _FLAGS_AT : self._at + BRIDGE_SIZE] = bytes(BRIDGE_SIZE - _FLAGS_AT)
         empty = abi.bridge_ports()
         for n in range(abi.MAX_OFPORT + 1):
             empty.by_ofport[n] = abi.PORT_SLOT_NONE
@@ -199,6 +212,11 @@ class LiveBridge:
 
     def set_local(self, slot: int) -> None:
         c_uint16.from_buffer(self._bridge, self._at + _LOCAL_AT).value = slot
+
+    @property
+    def flags(self) -> int:
+        """enum bridge_flag."""
+        return int(c_uint32.from_buffer(self._bridge, self._at + _FLAGS_AT).value)
 
     def set_flags(self, flags: int) -> None:
         c_uint32.from_buffer(self._bridge, self._at + _FLAGS_AT).value = flags

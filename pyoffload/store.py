@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pyoffload.errors import LockTimeout, NotPermitted, OffloadError
 from pyoffload.model import BridgeConfig, PortConfig, StaticMac
@@ -138,7 +138,7 @@ class Store:
         """Close; an open transaction is rolled back."""
         self.conn.close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -269,7 +269,9 @@ class Store:
     def static_fdb(self, bridge: str | None = None) -> list[StaticMac]:
         """All static addresses (of one bridge)."""
         where, args = ("WHERE bridge = ?", (bridge,)) if bridge is not None else ("", ())
-        rows = self.rows(f"SELECT bridge, mac, vlan, ifname FROM static_fdb {where} ORDER BY bridge, mac, vlan", args)
+        rows = self.rows(
+            f"SELECT bridge, mac, vlan, ifname FROM static_fdb {where} ORDER BY bridge, mac, vlan", args
+        )
         return [StaticMac(*row) for row in rows]
 
     def put_static(self, entry: StaticMac) -> None:
@@ -323,7 +325,7 @@ def _create_schema(conn: sqlite3.Connection, path: str) -> None:
 
 
 def _flow_schema(conn: sqlite3.Connection) -> None:
-    from pyoffload.flowtable import flowtable_schema
+    from pyoffload.flowstore import flowtable_schema
 
     flowtable_schema(conn)
 
@@ -350,7 +352,9 @@ def _connect_readonly(path: str) -> tuple[sqlite3.Connection, tuple[int, int, in
         with open(path, "rb"):
             pass
     except PermissionError as err:
-        raise NotPermitted(f"{path}: {err.strerror}", hint="run as root or as a member of the file's group") from err
+        raise NotPermitted(
+            f"{path}: {err.strerror}", hint="run as root or as a member of the file's group"
+        ) from err
     uri = f"file:{quote(path)}?mode=ro"
     with _errors(path):
         if os.path.exists(path + "-wal"):
@@ -370,7 +374,9 @@ def _errors(path: str) -> Iterator[None]:
             raise LockTimeout(f"{path}: another process is changing it", hint="try again") from err
         if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
             raise NotPermitted(f"{path}: {err}", hint="run as root") from err
-        raise OffloadError(f"{path}: {err}", hint="is the disk full?" if code == sqlite3.SQLITE_FULL else None) from err
+        raise OffloadError(
+            f"{path}: {err}", hint="is the disk full?" if code == sqlite3.SQLITE_FULL else None
+        ) from err
     except sqlite3.DatabaseError as err:
         raise OffloadError(
             f"{path}: {err}", hint="the file is damaged; move it away to begin with an empty configuration"

@@ -65,14 +65,25 @@ class Survey:
         )
 
 
-def host_links() -> dict[str, netlink.Link]:
-    """All interfaces of this namespace by name."""
-    return {link.ifname: link for link in netlink.dump_links()}
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The interfaces of this namespace by name, and which take frames from a devmap (by index)."""
+
+    links: dict[str, netlink.Link]
+    takes_xdp: frozenset[int]
+
+    def get(self, ifname: str) -> netlink.Link | None:
+        return self.links.get(ifname)
+
+    @classmethod
+    def look(cls) -> Host:
+        """Ask the kernel; a few milliseconds."""
+        features = netlink.xdp_features() or {}
+        takes = frozenset(index for index, bits in features.items() if bits & netlink.XDP_NDO_XMIT)
+        return cls({link.ifname: link for link in netlink.dump_links()}, takes)
 
 
-def wanted_ports(
-    store: Store, host: Mapping[str, netlink.Link], unusable: Collection[str] = ()
-) -> list[WantedPort]:
+def wanted_ports(store: Store, host: Host, unusable: Collection[str] = ()) -> list[WantedPort]:
     """The ports that should be in the maps: configured ones and each bridge's `local`.
 
     Interfaces in ``unusable`` (their hook is held by somebody else) count as absent.
@@ -82,14 +93,14 @@ def wanted_ports(
     wanted = [_local_port(bridge, host) for bridge in bridges]
     for port in store.ports():
         link = None if port.ifname in unusable else host.get(port.ifname)
-        wanted.append(_wanted(port, slots[port.bridge], link))
+        wanted.append(_wanted(port, slots[port.bridge], link, host))
     return wanted
 
 
 def survey(
     store: Store,
     maps: MapSet,
-    host: Mapping[str, netlink.Link],
+    host: Host,
     *,
     cache: bool,
     unusable: Collection[str] = (),
@@ -160,7 +171,7 @@ def _describe_write(port: WantedPort, record: PortRecord | None) -> str:
     return f"port {port.ifname}: its VLANs differ in the maps"
 
 
-def _local_port(bridge: BridgeConfig, host: Mapping[str, netlink.Link]) -> WantedPort:
+def _local_port(bridge: BridgeConfig, host: Host) -> WantedPort:
     host_end, port_end = local_names(bridge.name)
     inner, outer = host.get(port_end), host.get(host_end)
     if inner is None or outer is None:
@@ -169,33 +180,23 @@ def _local_port(bridge: BridgeConfig, host: Mapping[str, netlink.Link]) -> Wante
     return WantedPort(bridge.slot, abi.OFPORT_LOCAL, port_end, inner.ifindex, delivery=delivery)
 
 
-def _wanted(port: PortConfig, bridge_slot: int, link: netlink.Link | None) -> WantedPort:
+def _wanted(port: PortConfig, bridge_slot: int, link: netlink.Link | None, host: Host) -> WantedPort:
     mode, flags, pvid, vlans = port_mode(port)
     ifindex = link.ifindex if link else 0
-    return WantedPort(
-        bridge_slot, port.ofport, port.ifname, ifindex, mode, flags, pvid, vlans, delivery_of(link)
-    )
+    delivery = _delivery(link, takes_xdp=link.ifindex in host.takes_xdp) if link else ABSENT
+    return WantedPort(bridge_slot, port.ofport, port.ifname, ifindex, mode, flags, pvid, vlans, delivery)
 
 
-def delivery_of(link: netlink.Link | None) -> int:
+def _delivery(link: netlink.Link, *, takes_xdp: bool) -> int:
     """How frames get to the guest behind an interface."""
-    if link is None:
-        return ABSENT
     to_peer = link.kind == "veth" and link.peer_netnsid is not None
     how = abi.port_deliver.PEER if to_peer else abi.port_deliver.REDIRECT
-    return pack_delivery(link.ifindex, how, xdp_flags(link))
-
-
-def xdp_flags(link: netlink.Link) -> int:
-    """enum port_flag."""
-    from pyoffload.links import takes_xdp_frames
-
     flags = 0
-    if takes_xdp_frames(link):
+    if takes_xdp:
         flags |= abi.port_flag.XDP_OUT
     if link.tun is not None and link.tun.tap and not link.tun.vnet_hdr:
         flags |= abi.port_flag.XDP_CSUM_SAFE  # such a guest has no way to say that a checksum is missing
-    return int(flags)
+    return pack_delivery(link.ifindex, how, flags)
 
 
 def _profiles_in_use(maps: MapSet, actual: list[PortRecord]) -> dict[int, bytes]:

@@ -1,0 +1,235 @@
+"""Carry out what survey.py found: attach, write the maps in an order that no packet can trip over, detach, free.
+
+Everything that changes bridges or ports comes through `stage`: a command's change, `up`, and the repair after
+a crash. Before the commit: local interfaces are made, programs attached, slots and VLAN profiles reserved; no packet
+sees any of it. After the commit: the records. Last, when no packet is under way by the old ones: the rest is freed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pyoffload import _abi as abi, attach, fdbmap, links, loader, policy
+from pyoffload.errors import OffloadError
+from pyoffload.plan import PortWrite, bridge_flags
+from pyoffload.records import LiveBridge, LivePort, PortRecord, cache_enabled
+from pyoffload.survey import Host, Survey, survey
+
+if TYPE_CHECKING:
+    from pyoffload.change import Change
+    from pyoffload.mapset import MapSet
+    from pyoffload.model import BridgeConfig
+    from pyoffload.store import Store
+
+_DEVMAP_VALUE = struct.Struct("<II")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What staging found out about the interfaces of configured ports."""
+
+    attached: list[str] = field(default_factory=list)  # newly
+    absent: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # (interface, why)
+
+
+def stage(change: Change, *, must_attach: Collection[str] = (), full: bool = False) -> Outcome:
+    """Stage everything that makes the maps say what the store (inside the change's transaction) says.
+
+    A configured port whose interface cannot be attached counts as absent, unless it is in ``must_attach``: then
+    the error is raised. ``full``: also look for MAC addresses that do not belong there.
+    """
+    outcome = Outcome()
+    _stage_local_pairs(change)
+    host = Host.look()
+    _stage_hooks(change, host, must_attach, outcome)
+    failed = [ifname for ifname, _ in outcome.failed]
+    found = survey(change.store, change.maps, host, cache=cache_enabled(change.maps), unusable=failed)
+    for write in found.plan.writes:
+        if write.fresh:
+            _reserve(change, write)
+    for index, vlans in found.plan.profiles.items():
+        change.maps["vlan_profiles"].update(index, vlans)
+    change.on_visible(lambda: _publish(change, found, full=full))
+    change.on_applied(lambda: _clean_up(change, found, host))
+    return outcome
+
+
+# ---- before the commit
+
+
+def _stage_local_pairs(change: Change) -> None:
+    present = set(links.list_local_pairs())
+    for bridge in change.store.bridges():
+        if bridge.name not in present:
+            links.create_local_pair(bridge.name)
+            change.undo(partial(links.delete_local_pair, bridge.name))
+
+
+def _stage_hooks(change: Change, host: Host, must_attach: Collection[str], outcome: Outcome) -> None:
+    """Attach what should be attached and is not."""
+    attached = attach.attached(change.instance)
+    programs = loader.open_current(change.instance)
+    for ifname, hooks in wanted_hooks(change.store).items():
+        link = host.get(ifname)
+        if link is None:
+            outcome.absent.append(ifname)
+            continue
+        for hook in hooks:
+            if (link.ifindex, hook) in attached:
+                continue
+            try:
+                attach.attach(change.instance, link.ifindex, ifname, hook, programs)
+            except OffloadError as err:
+                if ifname in must_attach:
+                    raise
+                outcome.failed.append((ifname, err.message))
+                break
+            change.undo(partial(attach.detach, change.instance, link.ifindex, hook))
+            if hook == hooks[-1]:
+                outcome.attached.append(ifname)
+            change.checkpoint("attached")
+
+
+def wanted_hooks(store: Store) -> dict[str, tuple[str, ...]]:
+    """Interface -> the hooks it should have; an XDP port needs TC as well, for what XDP passes on."""
+    hooks: dict[str, tuple[str, ...]] = {
+        links.local_names(bridge.name)[1]: ("tc",) for bridge in store.bridges()
+    }
+    for port in store.ports():
+        hooks[port.ifname] = ("tc", "xdp") if port.hook == "xdp" else ("tc",)
+    return hooks
+
+
+def _reserve(change: Change, write: PortWrite) -> None:
+    """Take the slot and set its counters to zero; no packet finds it yet."""
+    live = LivePort(change.maps, write.slot)
+    before = live.reserve(write.port.bridge, write.port.ofport)
+    change.undo(lambda: live.restore(before))
+    zero_port_counters(change.maps, write.slot)
+
+
+def zero_port_counters(maps: MapSet, slot: int) -> None:
+    """A slot that begins a new life begins at zero."""
+    from pyoffload.kernel.map import possible_cpus
+
+    stats, drops = maps["port_stats"], maps["port_drops"]
+    stats.update(slot, bytes(stats.stride * possible_cpus()))
+    n = abi.N_DROP_REASONS
+    keys = struct.pack(f"<{n}I", *range(slot * n, slot * n + n))
+    drops.update_batch(keys, bytes(n * drops.stride * possible_cpus()), n)
+
+
+# ---- after the commit
+
+
+def _publish(change: Change, found: Survey, *, full: bool) -> None:
+    maps = change.maps
+    slots_written = {write.slot for write in found.plan.writes if write.fresh}
+    _prepare_new_bridges(change, found)
+    live = {slot: LiveBridge(maps, slot) for slot in found.touched}
+    for slot, members in found.members.items():
+        for stray in members.stray:
+            live[slot].remove_member(stray)
+    for record in found.plan.removals:
+        if record.slot not in slots_written:  # otherwise it has a new owner, reserved in its place
+            LivePort(maps, record.slot).set_ifindex(0)
+    for write in found.plan.writes:
+        _write_port(maps, write)
+    for slot, members in found.members.items():
+        for ofport, port_slot in members.ofports.items():
+            live[slot].set_ofport(ofport, port_slot)
+        for missing in members.missing:
+            live[slot].add_member(missing)
+    _write_bridges(maps, found, live)
+    for slot in found.touched:
+        policy.publish(maps, slot)
+    fdbmap.settle(maps, change.store, found, full=full)
+
+
+def _prepare_new_bridges(change: Change, found: Survey) -> None:
+    """All of a bridge but its being up: it never forwards a packet before its flows are there."""
+    from pyoffload.flowtable import FlowTables
+    from pyoffload.kernel.map import possible_cpus
+
+    maps = change.maps
+    counters = maps["bridge_counters"]
+    for bridge in found.bridge_changes:
+        if bridge.slot in found.bridge_records:
+            continue
+        live = LiveBridge(maps, bridge.slot)
+        live.clear()
+        live.set_cache_masks(policy.base_cache_mask())
+        counters.update(bridge.slot, bytes(counters.stride * possible_cpus()))
+        if _has_tables(change, bridge.slot):
+            FlowTables(maps, change.conn).restore(bridge.slot)
+
+
+def _has_tables(change: Change, bridge: int) -> bool:
+    tables = ("flows", "flow_groups", "flow_meters")
+    exists = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE bridge_slot = ?1)" for table in tables)
+    return bool(change.store.rows(f"SELECT {exists}", (bridge,))[0][0])
+
+
+def _write_port(maps: MapSet, write: PortWrite) -> None:
+    live = LivePort(maps, write.slot)
+    live.set_mode(write.mode)
+    live.set_delivery(write.delivery)
+    tx_ports = maps["tx_ports"]
+    if write.delivery >> 48 & abi.port_flag.XDP_OUT:
+        tx_ports.update(write.slot, _DEVMAP_VALUE.pack(write.delivery & 0xFFFFFFFF, 0))
+    else:
+        tx_ports.delete(write.slot)
+    live.set_ifindex(write.port.ifindex)
+
+
+def _write_bridges(maps: MapSet, found: Survey, live: Mapping[int, LiveBridge]) -> None:
+    cache = cache_enabled(maps)
+    for bridge in found.bridge_changes:
+        _write_bridge(live[bridge.slot], bridge, found, cache=cache)
+    for record in found.bridge_removals:
+        live[record.slot].set_flags(0)
+
+
+def _write_bridge(live: LiveBridge, bridge: BridgeConfig, found: Survey, *, cache: bool) -> None:
+    live.set_options(bridge.mac_age_ns, bridge.mac_limit)
+    live.set_local(found.plan.slots[bridge.slot, abi.OFPORT_LOCAL])
+    live.set_flags(bridge_flags(flood=bridge.flood, cache=cache, present=live.flags))
+
+
+# ---- when no packet is under way by the old records
+
+
+def _clean_up(change: Change, found: Survey, host: Host) -> None:
+    policy.grace()
+    _detach_strays(change, host)
+    written = {write.slot for write in found.plan.writes if write.fresh}
+    for record in found.plan.removals:
+        if record.slot not in written:
+            _free(change.maps, record)
+    wanted = {bridge.name for bridge in change.store.bridges()}
+    for name in links.list_local_pairs():
+        if name not in wanted:
+            links.delete_local_pair(name)
+
+
+def _detach_strays(change: Change, host: Host) -> None:
+    wanted = {
+        (link.ifindex, hook)
+        for ifname, hooks in wanted_hooks(change.store).items()
+        if (link := host.get(ifname)) is not None
+        for hook in hooks
+    }
+    for ifindex, hook in attach.attached(change.instance):
+        if (ifindex, hook) not in wanted:
+            attach.detach(change.instance, ifindex, hook)
+    attach.collect_garbage(change.instance)
+
+
+def _free(maps: MapSet, record: PortRecord) -> None:
+    maps["tx_ports"].delete(record.slot)
+    LivePort(maps, record.slot).free()
