@@ -31,7 +31,8 @@ def doctor(
     """Tell what this kernel, these interfaces and tools can do, and which hook each interface would get."""
     from pyoffload import doctor as examine
 
-    report = examine.examine(session.instance(), tuple(ifname or ()))
+    jit = examine.jit_setting() or None  # before -n takes us to where it cannot be seen
+    report = examine.examine(session.instance(), tuple(ifname or ()), jit=jit)
     if session.json:
         output.document(report.as_dict())
         return
@@ -43,9 +44,18 @@ def doctor(
     if report.interfaces:
         output.lines([""])
         output.table(
-            ("interface", "kind", "driver", "mtu", "hook", "why", "holders"),
+            ("interface", "kind", "driver", "mtu", "hook", "why", "xdp", "holders"),
             [
-                (face.ifname, face.kind, face.driver, face.mtu, face.hook, face.why, face.holder_texts())
+                (
+                    face.ifname,
+                    face.kind,
+                    face.driver,
+                    face.mtu,
+                    face.hook,
+                    face.why,
+                    face.xdp.removeprefix("xdp "),
+                    face.holder_texts(),
+                )
                 for face in report.interfaces
             ],
             right=frozenset({"mtu"}),
@@ -80,6 +90,10 @@ def _report(result: UpResult) -> None:
         output.warning(f"port {name} is not attached: {why}")
     if session.json:
         output.document(result.as_dict())
+    elif result.already_up:
+        output.note("the datapath was up already")
+    else:
+        output.note(f"the datapath is up after {result.seconds:.1f} s")
 
 
 @verb(app, "down")
@@ -89,9 +103,9 @@ def down(
     """Detach everything and leave the host as it was found; the configuration is kept."""
     from pyoffload import datapath
 
-    datapath.down(session.instance(), purge=purge)
+    changed = datapath.down(session.instance(), purge=purge)
     if session.json:
-        output.document({"up": False, "purged": purge})
+        output.document({"changed": changed, "up": False, "purged": purge})
 
 
 @verb(app, "upgrade")

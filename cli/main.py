@@ -103,8 +103,10 @@ def _failure(err: Exception) -> int:
     from pyoffload.errors import OffloadError
 
     if isinstance(err, OffloadError):
-        output.error(err.message, verb=session.verb, hint=err.hint)
-        return err.exit_code
+        message, line = _with_place(err)
+        output.error(message, verb=session.verb, hint=err.hint)
+        # A file that fails is a failed operation, not wrong usage of the command.
+        return EXIT_FAILED if line else err.exit_code
     if isinstance(err, PermissionError):
         where = f": {err.filename}" if err.filename else ""
         output.error(
@@ -125,6 +127,19 @@ def _failure(err: Exception) -> int:
         hint="this is a defect of pyoffload; PYOFFLOAD_DEBUG=1 shows where it comes from",
     )
     return EXIT_FAILED
+
+
+def _with_place(err: Any) -> tuple[str, int | None]:
+    """Message and, for a FlowSyntaxError in a file, line; such an error points at the word by its column."""
+    message = str(err.message)
+    offset, line = getattr(err, "offset", None), getattr(err, "line", None)
+    if offset is not None:
+        word = err.text[offset : offset + err.length]
+        near = "" if not word or word in message else f" at '{word}'"
+        message = f"{message}{near}, column {offset + 1}"
+    if line is not None:
+        message = f"{err.source}:{line}: {message}"
+    return message, line
 
 
 def _place(err: Exception) -> str:

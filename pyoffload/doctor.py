@@ -6,7 +6,7 @@ Reads /proc, rtnetlink and bpf(2) only: no compiler, no lock, nothing is tried o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pyoffload import hooks, interfaces as faces, netlink
@@ -50,8 +50,11 @@ class Report(NamedTuple):
         }
 
 
-def examine(instance: Instance, ifnames: Iterable[str] = ()) -> Report:
-    """Look at the host and at these interfaces; at all but loopback when none is named. NotFound for an unknown one."""
+def examine(instance: Instance, ifnames: Iterable[str] = (), *, jit: str | None = None) -> Report:
+    """Look at the host and at these interfaces; at all but loopback when none is named. NotFound for an unknown one.
+
+    ``jit`` is what `jit_setting` said before the process moved into the instance's namespace.
+    """
     links = {link.ifname: link for link in netlink.dump_links()}
     wanted = tuple(dict.fromkeys(ifnames))
     for ifname in wanted:
@@ -63,7 +66,7 @@ def examine(instance: Instance, ifnames: Iterable[str] = ()) -> Report:
     tc_hook = _tc_hook()
     return Report(
         instance=instance.name,
-        checks=tuple(_checks(tc_hook)),
+        checks=tuple(_checks(tc_hook, jit_setting() if jit is None else jit)),
         interfaces=tuple(faces.examine(chosen, links, tc_hook)),
     )
 
@@ -71,11 +74,11 @@ def examine(instance: Instance, ifnames: Iterable[str] = ()) -> Report:
 # ---- the host
 
 
-def _checks(tc_hook: str | None) -> Iterable[Check]:
+def _checks(tc_hook: str | None, jit: str) -> Iterable[Check]:
     yield _kernel()
     yield _bpf_filesystem()
     yield _btf()
-    yield _jit()
+    yield _jit(jit)
     yield _tc(tc_hook)
     yield _compiler()
     yield _headers()
@@ -121,38 +124,21 @@ def _btf() -> Check:
     )
 
 
-def _jit() -> Check:
-    value = _in_first_netns(lambda: _read("/proc/sys/net/core/bpf_jit_enable")).strip()
-    if value in {"1", "2"}:
+def jit_setting() -> str:
+    """net.core.bpf_jit_enable, "" where it does not exist: only the first network namespace has it."""
+    return _read("/proc/sys/net/core/bpf_jit_enable").strip()
+
+
+def _jit(setting: str) -> Check:
+    if setting in {"1", "2"}:
         return Check("bpf jit", OK, "on")
-    if value == "0":
+    if setting == "0":
         return Check("bpf jit", WARNING, "off: programs are interpreted", "sysctl net.core.bpf_jit_enable=1")
-    return Check("bpf jit", UNKNOWN, "net.core.bpf_jit_enable cannot be read", "CONFIG_BPF_JIT=y")
-
-
-def _in_first_netns(read: Callable[[], str]) -> str:
-    """The result of `read` in process 1's network namespace: only there net.core's sysctls are complete."""
-    from pyoffload.instance import CLONE_NEWNET
-    from pyoffload.kernel.syscall import setns
-
-    try:
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            first = os.open("/proc/1/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if os.path.sameopenfile(own, first):
-                    return read()
-                setns(first, CLONE_NEWNET)
-                try:
-                    return read()
-                finally:
-                    setns(own, CLONE_NEWNET)
-            finally:
-                os.close(first)
-        finally:
-            os.close(own)
-    except (OSError, OffloadError):
-        return read()
+    if _config("CONFIG_BPF_JIT_ALWAYS_ON") == "y":
+        return Check("bpf jit", OK, "always on")
+    if _config("CONFIG_BPF_JIT") == "n":
+        return Check("bpf jit", WARNING, "not in this kernel: programs are interpreted", "CONFIG_BPF_JIT=y")
+    return Check("bpf jit", UNKNOWN, "net.core.bpf_jit_enable cannot be seen from this namespace")
 
 
 def _tc_hook() -> str | None:

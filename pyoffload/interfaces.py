@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from pyoffload import hooks, netlink
+from pyoffload import hooks, links, netlink
 from pyoffload.errors import OffloadError
 from pyoffload.kernel.link import query
 from pyoffload.kernel.prog import ATTACH_TYPE_TCX_EGRESS, ATTACH_TYPE_TCX_INGRESS
@@ -59,11 +59,11 @@ class Interface(NamedTuple):
 
 
 def examine(
-    chosen: Iterable[netlink.Link], links: Mapping[str, netlink.Link], tc_hook: str | None
+    chosen: Iterable[netlink.Link], present: Mapping[str, netlink.Link], tc_hook: str | None
 ) -> Iterator[Interface]:
-    """Every fact about the `chosen` ones; `links` are all of the namespace by name."""
+    """Every fact about the `chosen` ones; `present` are all of the namespace by name."""
     features = netlink.xdp_features()
-    by_index = {link.ifindex: link for link in links.values()}
+    by_index = {link.ifindex: link for link in present.values()}
     for link in chosen:
         holders = tuple(_holders(link))
         hook, why = choose_hook(link, by_index, holders, tc_hook)
@@ -96,6 +96,8 @@ def choose_hook(
     """The hook that `port add --hook auto` takes, and why; None when the interface cannot be a port."""
     if not link.ethernet:
         return None, "carries no Ethernet frames"
+    if _is_local(link):
+        return None, "is port `local` of a bridge"
     if link.kind in {"bridge", "bond", "team", "openvswitch"}:
         return None, f"is a {link.kind} itself; put its members on the bridge"
     mine = next((holder for holder in holders if holder.ours), None)
@@ -128,23 +130,26 @@ def xdp_mode(link: netlink.Link, features: int | None) -> tuple[str, str]:
 
 
 def _warnings(link: netlink.Link, by_index: Mapping[int, netlink.Link]) -> Iterator[str]:
+    if _is_local(link):
+        return
     if not link.up:
         yield "is down"
     if link.tun is not None and link.tun.vnet_hdr:
-        yield "xdp: vnet_hdr is on, its guest leaves checksums partial; keep it on tc or switch the guest's offloads off"
-    if link.kind == "veth":
-        yield from _veth_warnings(link, by_index)
+        yield "xdp: vnet_hdr is on, its guest leaves checksums partial; keep it on tc, or switch the guest's offloads off"
+    if link.kind == "veth" and link.peer_netnsid is None and link.peer_ifindex:
+        peer = _name(link.peer_ifindex, by_index)
+        yield f"its peer {peer} is in this namespace: frames to it cannot be handed over, they are queued once more"
+        if netlink.features(peer).tx_csum:
+            yield f"xdp: {peer} leaves checksums partial; ethtool -K {peer} tx off"
     if netlink.features(link.ifname).lro:
         yield f"LRO is on, merged packets cannot be sent on; ethtool -K {link.ifname} lro off"
     if link.master and _read("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1":
-        yield "bridge-nf-call-iptables is on: iptables sees frames of its bridge now, but none that pass through us"
+        yield "bridge-nf-call-iptables is on: iptables filters its bridge's frames, but none that pass through us"
 
 
-def _veth_warnings(link: netlink.Link, by_index: Mapping[int, netlink.Link]) -> Iterator[str]:
-    if link.peer_netnsid is None and link.peer_ifindex:
-        peer = _name(link.peer_ifindex, by_index)
-        yield f"its peer {peer} is in this namespace: frames are queued once more instead of handed over (redirect_peer)"
-    yield "xdp: its guest leaves checksums partial while tx offload of its end is on"
+def _is_local(link: netlink.Link) -> bool:
+    """Either end of a bridge's port `local`."""
+    return link.kind == "veth" and link.alias.startswith(links.PORT_ALIAS_PREFIX)
 
 
 def _name(ifindex: int, by_index: Mapping[int, netlink.Link]) -> str:
