@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from ctypes import sizeof
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyoffload import _abi as abi
 from pyoffload.errors import AbiMismatch, DatapathDown, NotFound
 from pyoffload.instance import Instance, remove_tree
-from pyoffload.kernel.map import F_INNER_MAP, F_MMAPABLE, F_NO_PREALLOC, Map, MapType
+from pyoffload.kernel.map import F_INNER_MAP, F_MMAPABLE, F_NO_PREALLOC, Map, MapType, cpu_ids
 
 PIN_MODE = 0o640
 JOURNAL_SIZE = 16  # u64 staging_rev, u64 applied_rev
@@ -28,6 +28,9 @@ class MapSpec:
     value_size: int
     max_entries: int
     flags: int = 0
+    cpu_part: int = (
+        0  # elements for each CPU of a table of counters that is one plain array (Map.split_by_cpu)
+    )
 
 
 def _array(name: str, value_size: int, max_entries: int, *, shared: bool = False) -> MapSpec:
@@ -36,6 +39,10 @@ def _array(name: str, value_size: int, max_entries: int, *, shared: bool = False
 
 def _percpu(name: str, value_size: int, max_entries: int) -> MapSpec:
     return MapSpec(name, MapType.PERCPU_ARRAY, 4, value_size, max_entries)
+
+
+def _by_cpu(name: str, value_size: int, entries: int) -> MapSpec:
+    return MapSpec(name, MapType.ARRAY, 4, value_size, cpu_ids() * entries, F_MMAPABLE, entries)
 
 
 SPECS: tuple[MapSpec, ...] = (
@@ -53,7 +60,7 @@ SPECS: tuple[MapSpec, ...] = (
     MapSpec("classifiers", MapType.ARRAY_OF_MAPS, 4, 4, abi.MAX_BRIDGES),
     MapSpec("flow_index", MapType.HASH, sizeof(abi.flow_index_key), 4, abi.MAX_FLOWS, F_NO_PREALLOC),
     _array("flows", sizeof(abi.flow), abi.MAX_FLOWS, shared=True),
-    _percpu("flow_stats", sizeof(abi.counter), abi.MAX_FLOWS),
+    _by_cpu("flow_stats", sizeof(abi.counter), abi.MAX_FLOWS),
     _array("actions", sizeof(abi.action), abi.MAX_ACTIONS, shared=True),
     _array("groups", sizeof(abi.group), abi.MAX_GROUPS, shared=True),
     _percpu("group_stats", sizeof(abi.counter), abi.MAX_GROUPS),
@@ -64,7 +71,7 @@ SPECS: tuple[MapSpec, ...] = (
     _array("flow_cache", sizeof(abi.cache_bucket), abi.DEFAULT_CACHE_ENTRIES // abi.CACHE_WAYS, shared=True),
     _array("cache_tags", 4, abi.DEFAULT_CACHE_ENTRIES, shared=True),
     _percpu("port_stats", sizeof(abi.port_stats), abi.MAX_PORTS),
-    _percpu("port_drops", 8, abi.MAX_PORTS * abi.N_DROP_REASONS),
+    _by_cpu("port_drops", 8, abi.MAX_PORTS * abi.N_DROP_REASONS),
     _percpu("scratch", abi.SCRATCH_SIZE, 1),
     MapSpec("tail_programs", MapType.PROG_ARRAY, 4, 4, abi.tail_program.PROGRAMS),
     MapSpec("tx_ports", MapType.DEVMAP, 4, DEVMAP_VALUE_SIZE, abi.MAX_PORTS),
@@ -85,8 +92,7 @@ def sized(cache_entries: int = abi.DEFAULT_CACHE_ENTRIES) -> tuple[MapSpec, ...]
     """SPECS with another size of the flow cache, a power of two that is at least CACHE_WAYS."""
     sizes = {"flow_cache": cache_entries // abi.CACHE_WAYS, "cache_tags": cache_entries}
     return tuple(
-        MapSpec(s.name, s.type, s.key_size, s.value_size, sizes.get(s.name, s.max_entries), s.flags)
-        for s in SPECS
+        replace(spec, max_entries=sizes[spec.name]) if spec.name in sizes else spec for spec in SPECS
     )
 
 
@@ -97,9 +103,10 @@ def create(spec: MapSpec) -> Map:
             return Map.create(
                 spec.type, spec.key_size, spec.value_size, spec.max_entries, name=spec.name, inner=pattern
             )
-    return Map.create(
+    made = Map.create(
         spec.type, spec.key_size, spec.value_size, spec.max_entries, flags=spec.flags, name=spec.name
     )
+    return made.split_by_cpu(spec.cpu_part)
 
 
 def create_classifier(n_subtables: int) -> Map:
@@ -148,7 +155,7 @@ def open_map(instance: Instance, name: str, *, writable: bool = False) -> Map:
             hint="pyoffload up (or add a bridge, which does it)",
         ) from None
     check(bpf_map, spec)
-    return bpf_map
+    return bpf_map.split_by_cpu(spec.cpu_part)
 
 
 def open_all(instance: Instance, *, writable: bool = False) -> dict[str, Map]:

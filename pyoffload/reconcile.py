@@ -115,13 +115,9 @@ def _reserve(change: Change, write: PortWrite) -> None:
 
 def zero_port_counters(maps: MapSet, slot: int) -> None:
     """A slot that begins a new life begins at zero."""
-    from pyoffload.kernel.map import possible_cpus
-
-    stats, drops = maps["port_stats"], maps["port_drops"]
-    stats.update(slot, bytes(stats.stride * possible_cpus()))
     n = abi.N_DROP_REASONS
-    keys = struct.pack(f"<{n}I", *range(slot * n, slot * n + n))
-    drops.update_batch(keys, bytes(n * drops.stride * possible_cpus()), n)
+    maps["port_stats"].zero_percpu([slot])
+    maps["port_drops"].zero_percpu(range(slot * n, slot * n + n))
 
 
 # ---- after the commit

@@ -19,7 +19,7 @@ from pyoffload.kernel.syscall import address, bpf, error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
 # The same numbers as enum bpf_map_type.
@@ -57,19 +57,30 @@ EXIST = 2
 _INFO = struct.Struct("<6I16s")
 _BATCH = struct.Struct("<QQQQIIQQ")
 _COUNT_AT = 32
-_possible_cpus = 0
+_cpus: tuple[int, int] | None = None
 
 
 def possible_cpus() -> int:
     """Number of values that a per-CPU map has under one key."""
-    global _possible_cpus  # noqa: PLW0603  (cannot change while the machine runs)
-    if not _possible_cpus:
+    return _count_cpus()[0]
+
+
+def cpu_ids() -> int:
+    """Highest processor id + 1: bpf_get_smp_processor_id() is below it."""
+    return _count_cpus()[1]
+
+
+def _count_cpus() -> tuple[int, int]:
+    global _cpus  # noqa: PLW0603  (cannot change while the machine runs)
+    if _cpus is None:
+        count = last_id = 0
         with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-            _possible_cpus = sum(
-                int(last or first) - int(first) + 1
-                for first, _, last in (part.partition("-") for part in file.read().strip().split(","))
-            )
-    return _possible_cpus
+            for part in file.read().strip().split(","):
+                first, _, last = part.partition("-")
+                last_id = int(last or first)
+                count += last_id - int(first) + 1
+        _cpus = count, last_id + 1
+    return _cpus
 
 
 class Map:
@@ -77,9 +88,11 @@ class Map:
 
     __slots__ = (
         "_access",
+        "_cpu_part",
         "_delete",
         "_key",
         "_value",
+        "_words",
         "fd",
         "flags",
         "id",
@@ -94,6 +107,8 @@ class Map:
     def __init__(self, fd: int) -> None:
         """Take over ``fd``."""
         self.fd = fd
+        self._cpu_part = 0
+        self._words: dict[bool, memoryview] = {}
         kind, self.id, self.key_size, self.value_size, self.max_entries, self.flags, name = _INFO.unpack(
             syscall.obj_info(fd, _INFO.size)
         )
@@ -155,6 +170,7 @@ class Map:
         syscall.obj_pin(self.fd, path)
 
     def close(self) -> None:
+        self._words.clear()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -294,28 +310,71 @@ class Map:
 
     # ---- per-CPU counters
 
+    def split_by_cpu(self, entries: int) -> Self:
+        """Treat this array as one part of ``entries`` elements for each CPU: element cpu * entries + key.
+
+        The kernel takes half a second to make a large per-CPU map, and a millisecond for such an array.
+        """
+        self._cpu_part = entries
+        return self
+
     def lookup_percpu_sum(self, key: bytes | int, fmt: str) -> tuple[int, ...]:
         """Sum over the CPUs of a value whose fields are ``fmt`` (as of struct, e.g. "2Q"); zeros if there is none."""
         layout = struct.Struct("<" + fmt)
-        raw = self.lookup(key)
-        totals = [0] * len(layout.unpack(bytes(layout.size)))
-        for offset in range(0, len(raw or b""), self.stride):
-            for i, number in enumerate(layout.unpack_from(raw or b"", offset)):
-                totals[i] += number
-        return tuple(totals)
+        raw: bytes | memoryview
+        if self._cpu_part and isinstance(key, int):
+            if not 0 <= key < self._cpu_part:
+                raise ValueError(f"map {self.name}: there is no element {key}")
+            raw, step = self._shared(writable=False).cast("B"), self._cpu_part * self.stride
+            offsets = range(key * self.stride, cpu_ids() * step, step)
+        else:
+            raw = self.lookup(key) or b""
+            offsets = range(0, len(raw), self.stride)
+        rows = [layout.unpack_from(raw, offset) for offset in offsets]
+        if not rows:
+            return layout.unpack(bytes(layout.size))
+        return tuple(sum(column) for column in zip(*rows, strict=True))
 
-    def lookup_percpu_sums(self, n_words: int, max_entries: int | None = None) -> list[tuple[int, ...]]:
-        """Sums over the CPUs for all elements of a per-CPU array whose values are ``n_words`` u64: one tuple each."""
-        _, raw = self.lookup_batch(max_entries)
-        words = memoryview(raw).cast("Q")
-        cpus = possible_cpus()
+    def lookup_percpu_sums(
+        self, n_words: int, count: int | None = None, first: int = 0
+    ) -> list[tuple[int, ...]]:
+        """Sums over the CPUs for ``count`` neighbouring elements whose values are ``n_words`` u64: one tuple each."""
         per_value = self.stride // 8
-        step = per_value * cpus
+        if self._cpu_part:
+            count = min(self._cpu_part - first, self._cpu_part if count is None else count)
+            words, cpus, step = self._shared(writable=False), cpu_ids(), per_value
+            starts = [(cpu * self._cpu_part + first) * per_value for cpu in range(cpus)]
+        else:
+            count = min(self.max_entries - first, self.max_entries if count is None else count)
+            words = memoryview(self.lookup_batch(first + count)[1]).cast("Q")
+            cpus = possible_cpus()
+            step = per_value * cpus
+            starts = [first * step + cpu * per_value for cpu in range(cpus)]
         columns = []
         for word in range(n_words):
-            parts = [words[word + cpu * per_value :: step].tolist() for cpu in range(cpus)]
+            parts = [words[start + word : start + step * count : step].tolist() for start in starts]
             columns.append(parts[0] if cpus == 1 else [sum(row) for row in zip(*parts, strict=True)])
         return list(zip(*columns, strict=True))
+
+    def zero_percpu(self, keys: Sequence[int]) -> None:
+        """Set the counters of these elements to zero on every CPU."""
+        if not self._cpu_part:
+            self.update_batch(
+                struct.pack(f"<{len(keys)}I", *keys), bytes(len(keys) * self._value_bytes), len(keys)
+            )
+            return
+        raw = self._shared(writable=True).cast("B")
+        zeros = bytes(self.stride)
+        for cpu in range(cpu_ids()):
+            for key in keys:
+                at = (cpu * self._cpu_part + key) * self.stride
+                raw[at : at + self.stride] = zeros
+
+    def _shared(self, *, writable: bool) -> memoryview:
+        """The memory as 64-bit words; mapped once."""
+        if writable not in self._words:
+            self._words[writable] = self.mmap(writable=writable).cast("Q")
+        return self._words[writable]
 
     # ---- shared memory
 

@@ -15,6 +15,7 @@ from pyoffload.kernel.map import (
     NOEXIST,
     Map,
     MapType,
+    cpu_ids,
     possible_cpus,
 )
 
@@ -115,6 +116,27 @@ def test_per_cpu_values_are_summed():
         made.update_batch(u32s(3), struct.pack("<QQ", 1, 2) * cpus, 1)
         assert made.lookup_percpu_sum(2, "2Q") == (5 * cpus, 700 * cpus)
         assert made.lookup_percpu_sums(2) == [(0, 0), (0, 0), (5 * cpus, 700 * cpus), (cpus, 2 * cpus)]
+
+
+def test_counters_in_one_array_with_a_part_for_each_cpu_are_summed_and_zeroed():
+    cpus = cpu_ids()
+    with Map.create(MapType.ARRAY, 4, 16, 8 * cpus, flags=F_MMAPABLE).split_by_cpu(8) as made:
+        for cpu in range(cpus):
+            made.update(cpu * 8 + 5, struct.pack("<QQ", cpu + 1, 10))
+        expected = (cpus * (cpus + 1) // 2, 10 * cpus)
+        assert made.lookup_percpu_sum(5, "2Q") == expected
+        assert made.lookup_percpu_sums(2, 2, 4) == [(0, 0), expected]
+        made.zero_percpu([4, 5])
+        assert made.lookup_percpu_sums(2) == [(0, 0)] * 8
+        with pytest.raises(ValueError, match="no element 8"):
+            made.lookup_percpu_sum(8, "2Q")
+
+
+def test_counters_of_a_per_cpu_map_are_zeroed():
+    with Map.create(MapType.PERCPU_ARRAY, 4, 8, 4) as made:
+        made.update(1, struct.pack("<Q", 9) * possible_cpus())
+        made.zero_percpu([0, 1])
+        assert made.lookup_percpu_sums(1) == [(0,)] * 4
 
 
 def test_shared_memory_and_system_calls_see_the_same_elements():
