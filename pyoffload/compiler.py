@@ -1,6 +1,6 @@
 """From the C in bpf/ to BPF instructions: flatten the sources, have bcc compile them in a child, keep the result.
 
-The instructions name maps by placeholder (PLACEHOLDER_BASE + place in maps.SPECS), so they need neither maps nor
+The instructions name maps by placeholder (maps.PLACEHOLDER_BASE + place in maps.SPECS), so they need neither maps nor
 privileges, and can be kept: the same source, flags and compiler are compiled once per machine.
 """
 
@@ -22,9 +22,8 @@ from typing import IO, Any, Self
 
 from pyoffload import __version__
 from pyoffload.errors import CompileError, HostError, OffloadError
-from pyoffload.maps import SPECS
+from pyoffload.maps import PLACEHOLDER_BASE, SPECS
 
-PLACEHOLDER_BASE = 1000
 CACHE_DIR = "/var/cache/pyoffload"
 CACHE_FILES = 16  # as many compiled objects are kept
 CHILD_TIMEOUT_S = 120.0

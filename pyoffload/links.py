@@ -16,11 +16,6 @@ from pyoffload.errors import AlreadyExists, HostError, NotFound, OffloadError
 HOST_ALIAS = "pyoffload local"
 PORT_ALIAS_PREFIX = "pyoffload "
 
-# enum netdev_xdp_act
-XDP_BASIC = 1
-XDP_REDIRECT = 2
-XDP_NDO_XMIT = 4
-
 
 def local_names(bridge: str) -> tuple[str, str]:
     """Names of the host's end and of the datapath's end of a bridge's `local`."""
@@ -102,18 +97,10 @@ def _own_pair(bridge: str) -> tuple[netlink.Link, netlink.Link] | None:
 
 def takes_xdp_frames(link: netlink.Link) -> bool:
     """Whether XDP programs may redirect to the interface. A veth says yes while its peer runs NAPI (XDP or GRO)."""
-    features = rtnl.xdp_features(link.ifindex)
+    features = netlink.xdp_features()
     if features is None:  # before Linux 6.3 only what is always so can be known
         return link.kind == "tun"
-    return bool(features & XDP_NDO_XMIT)
-
-
-def runs_native_xdp(link: netlink.Link) -> bool | None:
-    """Whether the driver runs XDP programs; None when the kernel does not tell before one is attached."""
-    features = rtnl.xdp_features(link.ifindex)
-    if features is None:
-        return True if link.kind in {"tun", "veth"} else None
-    return bool(features & XDP_BASIC)
+    return bool(features.get(link.ifindex, 0) & netlink.XDP_NDO_XMIT)
 
 
 def is_physical(link: netlink.Link) -> bool:

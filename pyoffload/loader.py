@@ -15,9 +15,9 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from pyoffload import _abi as abi, btf, compiler, maps
+from pyoffload import _abi as abi, maps
 from pyoffload.checkpoints import checkpoint
 from pyoffload.errors import AbiMismatch, CompileError, DatapathDown, VerifierError
 from pyoffload.instance import Instance, remove_tree
@@ -29,6 +29,9 @@ from pyoffload.kernel.prog import (
     PROG_TYPE_XDP,
     Prog,
 )
+
+if TYPE_CHECKING:  # importing it takes 10 ms, which the reading verbs that ask loader.py for names have not
+    from pyoffload.compiler import Source
 
 NAME_PREFIX = "pyo_"
 NAME_LENGTH = 15  # BPF_OBJ_NAME_LEN without the zero
@@ -77,6 +80,8 @@ def load(instance: Instance, defines: Mapping[str, str | int] | None = None) -> 
     The maps must be there (maps.create_all). Raises CompileError, VerifierError, HostError, NotPermitted; nothing
     has changed then.
     """
+    from pyoffload import compiler
+
     sources = datapath_sources(defines)
     compiled = compiler.compile_all(sources)
     checkpoint("load.compiled")
@@ -93,8 +98,10 @@ def load(instance: Instance, defines: Mapping[str, str | int] | None = None) -> 
         return _pin(instance, programs, tails)
 
 
-def datapath_sources(defines: Mapping[str, str | int] | None = None) -> list[compiler.Source]:
+def datapath_sources(defines: Mapping[str, str | int] | None = None) -> list[Source]:
     """The sources of OBJECTS as they are compiled for the running kernel."""
+    from pyoffload import btf, compiler
+
     flags = {**btf.kernel_defines(compiler.cache_dir()), **(defines or {})}
     return [compiler.source(spec.source, flags) for spec in OBJECTS]
 
@@ -163,7 +170,7 @@ def with_fds(insns: bytes, fds: Mapping[str, int]) -> bytes:
         if insns[at] != LD_IMM64 or insns[at + 1] >> 4 != PSEUDO_MAP_FD:
             continue
         (placeholder,) = struct.unpack_from("<i", insns, at + 4)
-        index = placeholder - compiler.PLACEHOLDER_BASE
+        index = placeholder - maps.PLACEHOLDER_BASE
         if not 0 <= index < len(maps.SPECS):
             raise CompileError(f"instruction {at // 8} names map {placeholder}, which is none of ours")
         struct.pack_into("<i", patched, at + 4, fds[maps.SPECS[index].name])
@@ -186,6 +193,8 @@ def fill_tails(tails: Map, programs: Mapping[str, Prog]) -> None:
 
 def check(out: TextIO, only: Sequence[str] = (), defines: Mapping[str, str | int] | None = None) -> bool:
     """Compile and load everything, attach nothing; print what each program costs, or why the kernel refuses it."""
+    from pyoffload import compiler
+
     made = maps.create_in_memory(1 << 12)
     numbers = {name: bpf_map.fd for name, bpf_map in made.items()}
     good = True

@@ -78,6 +78,9 @@ SPECS: tuple[MapSpec, ...] = (
     _array("crc32c_shift", 4, 65536),
 )
 
+# What stands for a map in compiled programs: this + its place in SPECS. bcc leaves positive numbers alone.
+PLACEHOLDER_BASE = 1000
+
 # Made by the loader for each set of programs, so that an upgrade swaps nothing but the entry programs' links.
 PER_LOAD = frozenset({"tail_programs"})
 

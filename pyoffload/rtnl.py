@@ -20,11 +20,9 @@ _NLM_F_EXCL: Final = 0x200
 _NLM_F_CREATE: Final = 0x400
 _NLA_F_NESTED: Final = 0x8000
 _NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
 _SOL_NETLINK: Final = 270
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_CAP_ACK: Final = 10
-_NETLINK_GENERIC: Final = 16
 _NLM_F_ACK_TLVS: Final = 0x200
 _NLMSGERR_ATTR_MSG: Final = 1
 
@@ -54,14 +52,6 @@ _TC_H_CLSACT: Final = 0xFFFFFFF1
 _CLSACT_HANDLE: Final = 0xFFFF0000
 _CLSACT_INGRESS: Final = 0xFFFFFFF2
 _ETH_P_ALL: Final = 3
-
-_GENL_ID_CTRL: Final = 0x10
-_CTRL_CMD_GETFAMILY: Final = 3
-_CTRL_ATTR_FAMILY_ID: Final = 1
-_CTRL_ATTR_FAMILY_NAME: Final = 2
-_NETDEV_CMD_DEV_GET: Final = 1
-_NETDEV_A_DEV_IFINDEX: Final = 1
-_NETDEV_A_DEV_XDP_FEATURES: Final = 3
 
 
 # ---- interfaces
@@ -167,37 +157,6 @@ def _tcmsg(ifindex: int, handle: int, parent: int, info: int) -> bytes:
     return struct.pack("=BxHiIII", 0, 0, ifindex, handle, parent, info)
 
 
-# ---- generic netlink
-
-
-def xdp_features(ifindex: int) -> int | None:
-    """enum netdev_xdp_act of an interface (include/uapi/linux/netdev.h), or None before Linux 6.3."""
-    genl = struct.pack("=BBxx", _CTRL_CMD_GETFAMILY, 1)
-    try:
-        family = _request(
-            _GENL_ID_CTRL,
-            0,
-            genl + _attribute(_CTRL_ATTR_FAMILY_NAME, _string("netdev")),
-            "asking for the netdev family",
-            protocol=_NETLINK_GENERIC,
-        )
-        number = _attributes(family[4:]).get(_CTRL_ATTR_FAMILY_ID)
-        if number is None:
-            return None
-        answer = _request(
-            struct.unpack("=H", number[:2])[0],
-            0,
-            struct.pack("=BBxx", _NETDEV_CMD_DEV_GET, 1)
-            + _attribute(_NETDEV_A_DEV_IFINDEX, struct.pack("=I", ifindex)),
-            f"asking for XDP features of interface {ifindex}",
-            protocol=_NETLINK_GENERIC,
-        )
-    except OffloadError:
-        return None
-    value = _attributes(answer[4:]).get(_NETDEV_A_DEV_XDP_FEATURES)
-    return None if value is None else int.from_bytes(value, "little")
-
-
 # ---- messages
 
 
@@ -231,11 +190,10 @@ def _request_unless(harmless: set[int], kind: int, flags: int, body: bytes, what
     return True
 
 
-def _request(kind: int, flags: int, body: bytes, what: str, *, protocol: int = 0) -> bytes:
-    """Send one request; the body of the answer, if there is one before the acknowledgement."""
+def _request(kind: int, flags: int, body: bytes, what: str) -> None:
+    """Send one request and wait for the acknowledgement."""
     header = struct.pack("=IHHII", 16 + len(body), kind, flags | _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
-    answer = b""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as sock:
         sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         sock.bind((0, 0))
@@ -250,9 +208,7 @@ def _request(kind: int, flags: int, body: bytes, what: str, *, protocol: int = 0
                     (number,) = struct.unpack_from("=i", payload)
                     if number:
                         raise _failure(-number, what, payload if message_flags & _NLM_F_ACK_TLVS else b"")
-                    return answer
-                if message != _NLMSG_DONE:
-                    answer = payload
+                    return
 
 
 def _failure(number: int, what: str, payload: bytes) -> OffloadError:
