@@ -74,7 +74,9 @@ def up(
     from pyoffload import datapath, units
 
     entries = None if cache_entries is None else units.parse_count(cache_entries, "--cache-entries")
-    _report(datapath.up(session.instance(), cache=False if no_cache else None, cache_entries=entries))
+    result = datapath.up(session.instance(), cache=False if no_cache else None, cache_entries=entries)
+    _report(result)
+    output.note("the datapath was up already" if result.already_up else f"up after {result.seconds:.1f} s")
 
 
 @verb(app, "sync")
@@ -90,10 +92,6 @@ def _report(result: UpResult) -> None:
         output.warning(f"port {name} is not attached: {why}")
     if session.json:
         output.document(result.as_dict())
-    elif result.already_up:
-        output.note("the datapath was up already")
-    else:
-        output.note(f"the datapath is up after {result.seconds:.1f} s")
 
 
 @verb(app, "down")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # a command is over before cycles matter, and looking for them takes a tenth of its time
+
+# ruff: noqa: E402
 import os
 import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.main import get_command
@@ -70,7 +75,7 @@ def _global_options(
     set_json(json)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the `pyoffload` command."""
     code = run(sys.argv[1:])
     try:
@@ -78,7 +83,8 @@ def main() -> None:
     except BrokenPipeError:
         output.silence()
         code = code or EXIT_BROKEN_PIPE
-    sys.exit(code)
+    # All is written and closed; taking the interpreter's modules apart would take another 8 ms.
+    os._exit(code)
 
 
 def run(args: list[str]) -> int:

@@ -168,6 +168,8 @@ def progress(what: str) -> Iterator[Progress | None]:
 def flush() -> None:
     """Bring everything out. BrokenPipeError is the reader's wish to stop, and is passed on."""
     sys.stdout.flush()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
 
 
 def silence() -> None:

@@ -225,17 +225,11 @@ def vlan_text(info: PortInfo) -> str | None:
         return str(info.vlan)
     if info.trunk is None:
         return None
-    trunk = info.trunk if isinstance(info.trunk, str) else _ranges(info.trunk)
-    return f"trunk {trunk}" + (f" native {info.native}" if info.native is not None else "")
-
-
-def _ranges(trunk: Any) -> str:
     from pyoffload import units
 
-    vlans: list[int] = []
-    for item in trunk:
-        vlans.extend([item] if isinstance(item, int) else range(item[0], item[1] + 1))
-    return units.format_vlans(vlans)
+    return f"trunk {units.format_vlans(info.trunk)}" + (
+        f" native {info.native}" if info.native is not None else ""
+    )
 
 
 def _vlans(vlan: str | None, trunk: str | None, native: str | None, *, alone: bool = False) -> dict[str, Any]:

@@ -70,8 +70,10 @@ def stats(
 
 def _samples(read: Any, every_ns: int, count: int | None) -> Iterator[list[dict[str, Any]]]:
     """Rates per port between one reading and the next; nothing but a timer runs in between."""
+    import gc
     from select import select
 
+    gc.enable()  # this command may run for days
     before: dict[str, PortStats] = {port.ifname: port for port in read()}
     taken = 0
     while count is None or taken < count:

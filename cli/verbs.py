@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
-from typer.main import get_group
+from typer.main import get_command
 
 from cli.session import session
 
@@ -77,46 +77,63 @@ def verb_of(ctx: Any) -> str:
     return str(ctx.command_path).partition(" ")[2]
 
 
+class Noun(TyperGroup):
+    """The verbs of a Typer app, each made when it is used: reading a signature takes a millisecond."""
+
+    def __init__(self, app: typer.Typer) -> None:
+        super().__init__(name=app.info.name, help=app.info.help, rich_markup_mode=None)
+        self._verbs = {str(info.name): info for info in app.registered_commands}
+        groups = (info.typer_instance for info in app.registered_groups)
+        self._nouns = {str(group.info.name): group for group in groups if group is not None}
+        # The names alone, for suggestions.
+        self.commands = dict.fromkeys([*self._verbs, *self._nouns])  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        if cmd_name in self._nouns:
+            return Noun(self._nouns[cmd_name])
+        info = self._verbs.get(cmd_name)
+        if info is None:
+            return None
+        single = typer.Typer(**_SETTINGS)
+        single.registered_commands = [info]
+        return get_command(single)
+
+
 class Words(TyperGroup):
     """The top level. A noun's module is imported when the noun is used: `port list` does not pay for `flow`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.commands = dict.fromkeys(WORDS)  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(WORDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        del ctx
         module = WORDS.get(cmd_name)
         if module is None:
             return None
-        group = get_group(importlib.import_module(f"cli.{module}").app)
-        return group if module == cmd_name and module != "stats" else group.commands[cmd_name]
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        # So that TyperGroup can suggest the nearest word, without loading any module.
-        self.commands = dict.fromkeys(WORDS)  # type: ignore[assignment]
-        return super().resolve_command(ctx, args)
+        noun = Noun(importlib.import_module(f"cli.{module}").app)
+        return noun if noun.name == cmd_name else noun.get_command(ctx, cmd_name)
 
 
-class _Settings:
-    """Passed to every Typer(): no traceback with locals, no rich help (it costs 60 ms and cannot be piped)."""
-
-    keywords: Final[dict[str, Any]] = {
-        "add_completion": False,
-        "pretty_exceptions_enable": False,
-        "rich_markup_mode": None,
-    }
+# For every Typer(): no traceback with locals, no rich help (it takes 60 ms more and cannot be piped).
+_SETTINGS: Final[dict[str, Any]] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
 
 
 def noun(name: str, text: str) -> typer.Typer:
     """A Typer app whose commands are a noun's verbs."""
-    app = typer.Typer(name=name, help=text, **_Settings.keywords)
-    app.callback()(_nothing)
-    return app
-
-
-def _nothing() -> None:
-    pass
+    return typer.Typer(name=name, help=text, **_SETTINGS)
 
 
 def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[F], F]:
