@@ -153,13 +153,14 @@ def _generations(instance: Instance) -> list[int]:
         return []
 
 
-def load_program(spec: ObjectSpec, name: str, insns: bytes) -> Prog:
+def load_program(spec: ObjectSpec, name: str, insns: bytes, *, with_log: bool = True) -> Prog:
     return Prog.load(
         spec.prog_type,
         insns,
         name=(NAME_PREFIX + name)[:NAME_LENGTH],
         flags=spec.flags,
         expected_attach_type=spec.attach_type,
+        with_log=with_log,
     )
 
 
@@ -211,11 +212,11 @@ def check(out: TextIO, only: Sequence[str] = (), defines: Mapping[str, str | int
                 continue
             patched = with_fds(insns, numbers)
             try:
-                with load_program(spec, name, patched) as prog:
+                with load_program(spec, name, patched, with_log=False) as prog:
                     info = prog.info()
             except VerifierError as err:
                 good = False
-                print(f"{name}: {err}", file=out)
+                print(err, file=out)
                 log = compiler.explain(
                     text, name, spec.prog_type, spec.attach_type, patched, sorted(numbers.values())
                 )

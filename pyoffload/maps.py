@@ -149,9 +149,10 @@ def create_all(instance: Instance, *, cache_entries: int = abi.DEFAULT_CACHE_ENT
 def open_map(instance: Instance, name: str, *, writable: bool = False) -> Map:
     """Open a pin and check that it is what this version means by it. DatapathDown if there is none."""
     spec = _BY_NAME[name]
+    path = f"{instance.maps_dir}/{name}"
     try:
-        # A map of maps cannot be updated, nor a map be mapped for writing, through a read-only descriptor.
-        bpf_map = Map.open(f"{instance.maps_dir}/{name}", read_only=not writable)
+        # The kernel gives shared memory, even to read, only to who has the map open for writing.
+        bpf_map = Map.open(path, read_only=not writable and not spec.flags & F_MMAPABLE)
     except NotFound:
         raise DatapathDown(
             f"the datapath of '{instance.name}' is not up",

@@ -381,7 +381,8 @@ class Map:
     def mmap(self, *, writable: bool = False) -> memoryview:
         """The array's values in shared memory, element i at i * `stride` (arrays made with F_MMAPABLE).
 
-        An aligned 8-byte store through ctypes or a cast view is one store for the programs as well.
+        An aligned 8-byte store through ctypes or a cast view is one store for the programs as well. The kernel maps
+        only what was opened for writing, even if it is mapped for reading.
         """
         length = -(-self.stride * self.max_entries // mmap.PAGESIZE) * mmap.PAGESIZE
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)

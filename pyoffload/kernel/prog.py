@@ -72,13 +72,18 @@ class Prog:
         name: str,
         flags: int = 0,
         expected_attach_type: int = 0,
+        with_log: bool = True,
     ) -> Self:
-        """Verify and load. VerifierError carries the shortened log; NotPermitted without the capabilities."""
+        """Verify and load. VerifierError carries the shortened log (for which the kernel verifies once more, and
+        longer), unless ``with_log`` is false; NotPermitted without the capabilities.
+        """
         fd, _ = _load(kind, insns, name, flags, expected_attach_type, None)
         if fd < 0:
             number = -fd
             if number == errno.EPERM:
                 raise error(number, f"loading program '{name}'")
+            if not with_log:
+                raise _refused(name, number, "")
             with mmap.mmap(-1, LOG_SIZE) as buffer:
                 again, log = _load(kind, insns, name, flags, expected_attach_type, buffer)
             if again >= 0:  # it was short of memory for a moment
