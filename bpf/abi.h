@@ -485,13 +485,14 @@ struct cache_entry {
 	abi_u32 fdb_src_epoch;
 	abi_u32 fdb_dst_epoch;
 	abi_u32 seen; /* CLOCK_MONOTONIC_COARSE >> TICK_SHIFT: the last tick in which it was hit */
-	abi_u16 bridge;
+	abi_u32 tick; /* the same by jiffies, which cost nothing to read */
+	abi_u32 flow0; /* slot of the first flow credited */
+	abi_u16 meter; /* METER: slot */
+	abi_u16 vlan;  /* FDB: of both MACs, for refreshing the MAC table */
+	abi_u8 bridge;
 	abi_u8 n_flows;
 	abi_u8 reason; /* CACHE_DROP: enum drop_reason */
-	abi_u32 flow0; /* slot of the first flow credited */
-	abi_u32 meter;
-	abi_u16 n_out;
-	abi_u16 vlan; /* of fdb_src and fdb_dst, for refreshing the MAC table */
+	abi_u8 n_out;
 	/* lines 2 and 3 */
 	abi_u32 flow[MAX_CACHE_FLOWS - 1]; /* the other flows credited */
 	abi_u32 reserved2;		   /* keeps outs[] on 8 bytes */

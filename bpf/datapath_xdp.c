@@ -79,12 +79,12 @@ int xdp_ingress(struct xdp_md *ctx)
 		return XDP_PASS;
 	if (!(in->flags & PORT_XDP_CSUM_SAFE) && checksum_is_partial(&p, data, data_end))
 		return XDP_PASS;
-	cache_mask_key(p.w, br, policy.generation, slot);
+	cache_mask_key(p.w, br, policy.generation, slot, needs_l3);
 	hash = cache_hash(p.w, cfg, needs_l3);
 	b = cache_bucket_of(cfg, hash);
 	if (!b)
 		return XDP_PASS;
-	e = cache_find(b, hash, p.w, policy.generation, &seq);
+	e = cache_find(b, hash, p.w, needs_l3, policy.generation, &seq);
 	if (!e)
 		return XDP_PASS;
 	flags = e->flags;
@@ -92,7 +92,7 @@ int xdp_ingress(struct xdp_md *ctx)
 	reason = e->reason;
 	if (flags & CACHE_NOT_AT_XDP)
 		return XDP_PASS;
-	if (e->seen != TICK(bpf_ktime_get_coarse_ns()))
+	if (e->tick != TICK_NOW())
 		return XDP_PASS; /* once a tick tc_ingress looks after the MAC table and the flows' ages */
 	if (flags & CACHE_FDB) {
 		__u32 *src = fdb_epoch_at(e->fdb_src), *dst = fdb_epoch_at(e->fdb_dst);

@@ -645,13 +645,14 @@ class cache_entry(LittleEndianStructure):
     fdb_src_epoch: int
     fdb_dst_epoch: int
     seen: int
+    tick: int
+    flow0: int
+    meter: int
+    vlan: int
     bridge: int
     n_flows: int
     reason: int
-    flow0: int
-    meter: int
     n_out: int
-    vlan: int
     flow: Array[Any]
     reserved2: int
     outs: Array[Any]
@@ -671,13 +672,14 @@ class cache_entry(LittleEndianStructure):
         ("fdb_src_epoch", c_uint32),
         ("fdb_dst_epoch", c_uint32),
         ("seen", c_uint32),
-        ("bridge", c_uint16),
+        ("tick", c_uint32),
+        ("flow0", c_uint32),
+        ("meter", c_uint16),
+        ("vlan", c_uint16),
+        ("bridge", c_uint8),
         ("n_flows", c_uint8),
         ("reason", c_uint8),
-        ("flow0", c_uint32),
-        ("meter", c_uint32),
-        ("n_out", c_uint16),
-        ("vlan", c_uint16),
+        ("n_out", c_uint8),
         ("flow", c_uint32 * 7),
         ("reserved2", c_uint32),
         ("outs", c_uint16 * 4),

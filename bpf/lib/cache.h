@@ -24,15 +24,17 @@
 #define CACHE_IDLE_ONE_PACKET 1
 
 /* Reduces the key to what decisions of this generation depend on, and puts the port's slot in: OpenFlow numbers are
- * unique in a bridge only. */
-INLINE void cache_mask_key(__u64 *w, const struct bridge *br, __u32 generation, __u32 slot)
+ * unique in a bridge only. On a bridge that looks at layer 2 only, words 4 to 8 are zero and are not touched here, nor
+ * hashed nor compared: all its entries are of that kind. */
+INLINE void cache_mask_key(__u64 *w, const struct bridge *br, __u32 generation, __u32 slot,
+			   __u32 needs_l3)
 {
 	const __u64 *mask = br->cache_mask[generation & 1];
 
-	w[0] &= mask[0];
-	w[1] &= mask[1];
 	w[2] = (w[2] & mask[2] & ~0xffffULL) | slot;
 	w[3] &= mask[3];
+	if (!needs_l3)
+		return; /* words 0 and 1 always count in full */
 	w[4] &= mask[4];
 	w[5] &= mask[5];
 	w[6] &= mask[6];
@@ -44,15 +46,14 @@ INLINE void cache_mask_key(__u64 *w, const struct bridge *br, __u32 generation, 
  * bits count in the index. */
 INLINE __u32 cache_hash(const __u64 *w, const struct config *cfg, __u32 needs_l3)
 {
-	__u64 h = w[0] * cfg->hash_seed[0] + w[1] * cfg->hash_seed[1] + w[2] * cfg->hash_seed[2];
+	__u64 h = w[0] * cfg->hash_seed[0] + w[1] * cfg->hash_seed[1] + w[2] * cfg->hash_seed[2] +
+		  w[3] * cfg->hash_seed[3];
 
 	if (needs_l3) {
-		h += w[3] * cfg->hash_seed[3] + w[4] * cfg->hash_seed[4];
+		h += w[4] * cfg->hash_seed[4];
 		if (w[5] | w[6] | w[7] | w[8])
 			h += w[5] * cfg->hash_seed[5] + w[6] * cfg->hash_seed[6] +
 			     w[7] * cfg->hash_seed[7] + w[8] * cfg->hash_seed[8];
-	} else {
-		h += w[3] * cfg->hash_seed[3];
 	}
 	h ^= h >> 32;
 	h *= 0x9e3779b97f4a7c15ULL;
@@ -70,10 +71,13 @@ INLINE struct cache_entry *cache_way(struct cache_bucket *b, __u32 hash, __u32 i
 	return &b->entry[(hash + i) & (CACHE_WAYS - 1)];
 }
 
-INLINE int cache_key_equal(const struct cache_entry *e, const __u64 *w)
+INLINE int cache_key_equal(const struct cache_entry *e, const __u64 *w, __u32 needs_l3)
 {
-	if ((e->key[0] ^ w[0]) | (e->key[1] ^ w[1]) | (e->key[2] ^ w[2]) | (e->key[3] ^ w[3]) |
-	    (e->key[4] ^ w[4]))
+	if ((e->key[0] ^ w[0]) | (e->key[1] ^ w[1]) | (e->key[2] ^ w[2]) | (e->key[3] ^ w[3]))
+		return 0;
+	if (!needs_l3)
+		return 1;
+	if (e->key[4] != w[4])
 		return 0;
 	/* equal so far: both IPv6 or both not; entries of other families hold zeros there, and so does w */
 	if (w[5] | w[6] | w[7] | w[8] | (e->flags & CACHE_LONG))
@@ -84,7 +88,7 @@ INLINE int cache_key_equal(const struct cache_entry *e, const __u64 *w)
 
 /* The entry of key w that was decided under `generation`, and its sequence number; NULL: none. */
 INLINE struct cache_entry *cache_find(struct cache_bucket *b, __u32 hash, const __u64 *w,
-				      __u32 generation, __u64 *seq)
+				      __u32 needs_l3, __u32 generation, __u64 *seq)
 {
 #pragma unroll
 	for (int i = 0; i < CACHE_WAYS; i++) {
@@ -92,7 +96,7 @@ INLINE struct cache_entry *cache_find(struct cache_bucket *b, __u32 hash, const 
 
 		*seq = read_once_u64(&e->seq);
 		compiler_barrier();
-		if (cache_key_equal(e, w) && e->generation == generation && !(*seq & 1))
+		if (e->generation == generation && cache_key_equal(e, w, needs_l3) && !(*seq & 1))
 			return e;
 	}
 	return NULL;
@@ -133,7 +137,7 @@ INLINE struct cache_entry *cache_claim(struct cache_bucket *b, __u32 hash, const
 		struct bridge *br = bridge_at(e->bridge);
 		__u32 idle = now - e->seen, rank = 0;
 
-		if (cache_key_equal(e, w))
+		if (cache_key_equal(e, w, 1))
 			rank = 5; /* its own, of an older generation or outdated by the MAC table */
 		else if (!br || e->generation != br->policy.generation ||
 			 read_once_u64(&e->seq) == 0)

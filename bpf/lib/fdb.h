@@ -40,12 +40,13 @@ INLINE struct fdb_entry *fdb_get(struct fdb_key *k)
 	return bpf_map_lookup_elem(MAP(fdb), k);
 }
 
-/* Neither a static entry nor one heard of within `age_ns`. */
+/* Neither a static entry nor one heard of within `age_ns`. Established traffic refreshes its entry once a tick only, so an
+ * entry may look a tick older than its station is. */
 INLINE int fdb_expired(const struct fdb_entry *e, __u64 now, __u64 age_ns)
 {
 	if (e->flags & FDB_STATIC)
 		return 0;
-	return !e->seen_ns || (__s64)(now - e->seen_ns) > (__s64)age_ns;
+	return !e->seen_ns || (__s64)(now - e->seen_ns) > (__s64)(age_ns + (1ULL << TICK_SHIFT));
 }
 
 /* Deletes the entry behind a place of the ring if it has expired. Returns 1 if the place is free then. */

@@ -213,7 +213,9 @@ INLINE void emit_held(struct __sk_buff *skb, struct scratch *s)
 	if (!p)
 		return;
 	if (deliver_copy(skb, p->out_ifindex, p->deliver)) {
-		count_drop(s->in_slot, DROP_REASON_OUTPUT_FAILED);
+		/* a host that does not use its port `local` has it down: no flooded copy is missed there */
+		if (!s->flood || p->deliver != PORT_DELIVER_INGRESS)
+			count_drop(s->in_slot, DROP_REASON_OUTPUT_FAILED);
 		return;
 	}
 	s->emitted++;
@@ -289,6 +291,7 @@ INLINE void cache_entry_fill(struct cache_entry *e, const struct scratch *s)
 	e->fdb_dst_epoch = s->fdb_dst_epoch;
 	e->vlan = s->normal_vid;
 	e->seen = TICK(s->now);
+	e->tick = TICK_NOW();
 	e->bridge = s->bridge;
 	e->n_flows = s->n_flows;
 	e->flow0 = s->flow[0];

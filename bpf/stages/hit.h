@@ -155,44 +155,43 @@ INLINE void hit_copies(struct __sk_buff *skb, const __u16 *outs, __u32 n_out,
 
 INLINE int hit_run(struct __sk_buff *skb, struct arrival *in, struct packet *p, __u64 *key)
 {
+	__u32 needs_l3 = in->bridge->flags & BRIDGE_NEEDS_L3;
 	const struct config *cfg = config_at(0);
 	struct cache_bucket *b;
 	struct cache_entry *e;
 	struct decision d;
 	struct port *out;
 	struct edit edit;
-	__u64 seq, now;
+	__u64 seq;
 	__u16 outs[MAX_CACHE_OUTPUTS] = {};
 
 #pragma unroll
 	for (int i = 0; i < CACHE_KEY_WORDS; i++)
 		key[i] = p->w[i];
-	cache_mask_key(key, in->bridge, in->policy.generation, in->slot);
+	cache_mask_key(key, in->bridge, in->policy.generation, in->slot, needs_l3);
 	if (!cfg)
 		return HIT_MISS;
-	in->hash = cache_hash(key, cfg, in->bridge->flags & BRIDGE_NEEDS_L3);
+	in->hash = cache_hash(key, cfg, needs_l3);
 	b = cache_bucket_of(cfg, in->hash);
 	if (!b)
 		return HIT_MISS;
-	e = cache_find(b, in->hash, key, in->policy.generation, &seq);
+	e = cache_find(b, in->hash, key, needs_l3, in->policy.generation, &seq);
 	if (!e)
 		return HIT_MISS;
 	d.flags = e->flags;
 	d.out = e->out;
-	now = bpf_ktime_get_coarse_ns();
 	if ((d.flags & CACHE_FDB) && !hit_fdb_valid(e))
 		return HIT_MISS;
-	if (e->seen != TICK(now)) {
+	if ((d.flags & CACHE_TIMED) || e->tick != TICK_NOW()) {
+		__u64 now = bpf_ktime_get_coarse_ns();
+
 		if ((d.flags & CACHE_FDB) && !hit_fdb_refresh(e, p, in->bridge, now))
 			return HIT_MISS;
 		if ((d.flags & CACHE_TIMED) && !credit_valid(e, now))
 			return HIT_MISS;
 		credit_seen(e, now);
 		e->seen = TICK(now);
-	} else if (d.flags & CACHE_TIMED) {
-		if (!credit_valid(e, now))
-			return HIT_MISS;
-		credit_seen(e, now);
+		e->tick = TICK_NOW();
 	}
 	if (d.flags & CACHE_MULTI) {
 		*(__u64 *)outs = *(__u64 *)e->outs;
