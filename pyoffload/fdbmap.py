@@ -140,7 +140,8 @@ def is_alive(record: FdbRecord, mac_age_ns: int) -> bool:
     """Whether the datapath still goes by an entry."""
     if record.static:
         return True
-    return bool(record.seen_ns) and age_ns(record) <= mac_age_ns
+    # Established traffic refreshes its entry once a tick only.
+    return bool(record.seen_ns) and age_ns(record) <= mac_age_ns + (1 << abi.TICK_SHIFT)
 
 
 def age_ns(record: FdbRecord) -> int:
