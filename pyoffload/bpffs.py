@@ -163,6 +163,10 @@ def _mount_lock() -> Iterator[None]:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except FileNotFoundError:
             continue  # the directory went away in between
+        except PermissionError as err:
+            raise NotPermitted(
+                f"cannot open {path}: not permitted", hint="run it as root (sudo)", errno=err.errno or 0
+            ) from err
         fcntl.flock(fd, fcntl.LOCK_EX)  # held for milliseconds only
         if is_file_at(fd, path):
             break

@@ -58,7 +58,7 @@ class Source:
 def bpf_dir() -> str:
     """Directory of the C sources: beside the package in a checkout, inside it in a wheel."""
     here = os.path.dirname(os.path.abspath(__file__))
-    for directory in (f"{os.path.dirname(here)}/bpf", f"{here}/_bpf"):
+    for directory in (f"{here}/_bpf", f"{os.path.dirname(here)}/bpf"):
         if os.path.isfile(f"{directory}/abi.h"):
             return directory
     raise HostError(f"the datapath's sources are missing beside {here}", hint="install pyoffload again")
