@@ -1,26 +1,22 @@
-"""The words of an action list, one by one: each becomes Steps."""
+"""The words of an action list, one by one: each becomes a Step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pyoffload import _abi as abi
 from pyoffload.flow import fields as f, match as m
-from pyoffload.flow.fields import FOREIGN_FIELDS, LATER_FIELDS, SET_FIELDS, Field, Special
-from pyoffload.flow.syntax import PortNames, fail, name_and_argument, parse_uint
+from pyoffload.flow.fields import FOREIGN_FIELDS, LATER_FIELDS, SET_FIELDS, Field
+from pyoffload.flow.syntax import PortNames, fail, name_and_argument, name_end, parse_uint
 from pyoffload.flow.values import ones, parse_masked, parse_value
 
 Op = abi.action_op
+_SET, _OUTPUT = Op.SET, Op.OUTPUT
 
 
-class Style(Enum):
-    """How a field was set: OpenFlow's dialects print the three in different ways."""
-
-    MOD = "mod"  # mod_nw_src:…
-    SET_FIELD = "set_field"
-    LOAD = "load"
+# How a field was set: OpenFlow's dialects print the three in different ways.
+Style = Literal["mod", "set_field", "load"]
 
 
 class Step(NamedTuple):
@@ -31,10 +27,10 @@ class Step(NamedTuple):
     field: Field | None = None
     value: int = 0
     mask: int = 0
-    style: Style = Style.MOD
+    style: Style = "mod"
 
 
-DROP = (Step(Op.DROP),)
+DROP = Step(Op.DROP)
 Steps = tuple[Step, ...]
 
 NOT_YET = {
@@ -59,29 +55,25 @@ _HINTS = {
     "move": "load:VALUE->FIELD[] sets a fixed value",
 }
 
-_PORT_STEPS: dict[int, Steps] = {
-    m.IN_PORT: (Step(Op.IN_PORT),),
-    m.NORMAL: (Step(Op.NORMAL),),
-    m.FLOOD: (Step(Op.FLOOD),),
-    m.ALL: (Step(Op.ALL),),
+_PORT_STEPS: dict[int, Step] = {
+    m.IN_PORT: Step(Op.IN_PORT),
+    m.NORMAL: Step(Op.NORMAL),
+    m.FLOOD: Step(Op.FLOOD),
+    m.ALL: Step(Op.ALL),
 }
 
 
-def parse_action(word: str, names: PortNames) -> Steps:
+def parse_action(word: str, names: PortNames) -> Step:
     """One word of an action list; ``drop`` is DROP. BadWordError if it is none."""
-    head = word.lower()
-    for index, char in enumerate(head):
-        if char in ":=(":
-            head = head[:index]
-            break
+    head = word[: name_end(word)].lower()
+    parse = _PARSERS.get(head)
+    if parse is not None:
+        return parse(name_and_argument(word)[1] or "", names)
     if head in NOT_YET:
         fail(f"action {head} is not yet supported: it comes with {NOT_YET[head]}", word)
     if head in FOREIGN_ACTIONS:
         fail(f"action {head} is not supported", word, _HINTS.get(head))
     name, argument = name_and_argument(word)
-    parse = _PARSERS.get(head)
-    if parse is not None:
-        return parse(argument or "", names)
     if argument is not None or not _may_be_port(name, names):
         fail(f"'{name}' is neither an action nor a port of this bridge", name)
     return _output(name, names)
@@ -96,47 +88,47 @@ def _may_be_port(name: str, names: PortNames) -> bool:
     )
 
 
-def _output(text: str, names: PortNames) -> Steps:
+def _output(text: str, names: PortNames) -> Step:
     if not text:
         fail("output: a port is missing", text)
     register = SET_FIELDS.get(text.partition("[")[0])
     if text.startswith("port=") or (register is not None and register.set_name):
         fail("output to a port that a field names, or with max_len, is not supported", text)
     port = m.parse_port(text, names)
-    steps = _PORT_STEPS.get(port)
-    if steps is not None:
-        return steps
+    step = _PORT_STEPS.get(port)
+    if step is not None:
+        return step
     if port > m.PORT_MAX and port != abi.OFPORT_LOCAL:
         fail(f"output to '{text}' is not supported", text)
-    return (Step(Op.OUTPUT, port),)
+    return Step(_OUTPUT, port)
 
 
-def _to(port: int) -> Callable[[str, PortNames], Steps]:
-    steps = _PORT_STEPS.get(port, (Step(Op.OUTPUT, port),))
-    return lambda _text, _names: steps
+def _to(port: int) -> Callable[[str, PortNames], Step]:
+    step = _PORT_STEPS.get(port, Step(_OUTPUT, port))
+    return lambda _text, _names: step
 
 
-def _drop(_text: str, _names: PortNames) -> Steps:
+def _drop(_text: str, _names: PortNames) -> Step:
     return DROP
 
 
-def _number(op: abi.action_op, limit: int, what: str, low: int = 0) -> Callable[[str, PortNames], Steps]:
-    def parse(text: str, _names: PortNames) -> Steps:
+def _number(op: abi.action_op, limit: int, what: str, low: int = 0) -> Callable[[str, PortNames], Step]:
+    def parse(text: str, _names: PortNames) -> Step:
         if not text:
             fail(f"{what}: a number is missing")
         value = parse_uint(text, limit, what)
         if value < low:
             fail(f"{what}: {text} is less than {low}", text)
-        return (Step(op, value),)
+        return Step(op, value)
 
     return parse
 
 
-def _set(name: str, limit: int | None = None, step: int = 1) -> Callable[[str, PortNames], Steps]:
+def _set(name: str, limit: int | None = None, step: int = 1) -> Callable[[str, PortNames], Step]:
     """mod_…: the whole of a field, numbers at most ``limit`` and multiples of ``step``."""
     entry = SET_FIELDS[name]
 
-    def parse(text: str, _names: PortNames) -> Steps:
+    def parse(text: str, _names: PortNames) -> Step:
         if not text:
             fail(f"{entry.mod or name}: a value is missing")
         value = parse_value(entry.kind, entry.bits, text, entry.mod or name)
@@ -144,26 +136,26 @@ def _set(name: str, limit: int | None = None, step: int = 1) -> Callable[[str, P
             fail(
                 f"{entry.mod or name}: {text} is no such value (at most {limit}, a multiple of {step})", text
             )
-        return (Step(Op.SET, 0, entry, value, ones(entry.bits), Style.MOD),)
+        return Step(_SET, 0, entry, value, entry.ones, "mod")
 
     return parse
 
 
-def _push_vlan(text: str, _names: PortNames) -> Steps:
+def _push_vlan(text: str, _names: PortNames) -> Step:
     tpid = parse_uint(text, 0xFFFF, "push_vlan") if text else 0
     if tpid not in {0x8100, 0x88A8}:
         fail(f"push_vlan: '{text}' is neither 0x8100 nor 0x88a8", text)
-    return (Step(Op.PUSH_VLAN, tpid),)
+    return Step(Op.PUSH_VLAN, tpid)
 
 
-def _pop_vlan(_text: str, _names: PortNames) -> Steps:
-    return (Step(Op.POP_VLAN),)
+def _pop_vlan(_text: str, _names: PortNames) -> Step:
+    return Step(Op.POP_VLAN)
 
 
-def _dec_ttl(text: str, _names: PortNames) -> Steps:
+def _dec_ttl(text: str, _names: PortNames) -> Step:
     if text:
         fail("dec_ttl: controller ids are not supported", text, "write dec_ttl")
-    return (Step(Op.DEC_TTL),)
+    return Step(Op.DEC_TTL)
 
 
 def _table(text: str, what: str) -> int:
@@ -173,13 +165,13 @@ def _table(text: str, what: str) -> int:
     return table
 
 
-def _goto(text: str, _names: PortNames) -> Steps:
+def _goto(text: str, _names: PortNames) -> Step:
     if not text:
         fail("goto_table: a table is missing")
-    return (Step(Op.GOTO, _table(text, "goto_table")),)
+    return Step(Op.GOTO, _table(text, "goto_table"))
 
 
-def _resubmit(text: str, names: PortNames) -> Steps:
+def _resubmit(text: str, names: PortNames) -> Step:
     port, comma, table = text.partition(",")
     port, table = port.strip(), table.strip()
     if port and m.parse_port(port, names) != m.IN_PORT:
@@ -188,7 +180,7 @@ def _resubmit(text: str, names: PortNames) -> Steps:
         fail("resubmit: a table is missing", text, "write resubmit(,TABLE)")
     if "," in table:
         fail("resubmit(…,ct) is not yet supported: it comes with connection tracking", table)
-    return (Step(Op.RESUBMIT, _table(table, "resubmit")),)
+    return Step(Op.RESUBMIT, _table(table, "resubmit"))
 
 
 def settable(name: str, whole: str) -> Field:
@@ -221,22 +213,20 @@ def _halves(text: str, what: str) -> tuple[str, str]:
     return value.strip(), target.strip()
 
 
-def _set_field(text: str, _names: PortNames) -> Steps:
+def _set_field(text: str, _names: PortNames) -> Step:
     value_text, target = _halves(text, "set_field")
     entry = settable(target, target)
     # vlan_vid is written with the bit that says "there is a tag", or without.
-    bits = 13 if entry.special is Special.VLAN_VID else entry.bits
+    bits = 13 if entry.special == "vlan_vid" else entry.bits
     value, mask = parse_masked(entry.kind, bits, value_text, f"set_field: {entry.set_name}")
     if mask != ones(bits) and not entry.maskable:
         fail(f"set_field: {entry.set_name} takes no mask", value_text)
     if entry.name == "nw_tos" and value & 3:
         fail(f"set_field: nw_tos is a multiple of 4, not {value_text}", value_text)
-    if mask == 0:
-        return ()
-    return (Step(Op.SET, 0, entry, value & ones(entry.bits), mask & ones(entry.bits), Style.SET_FIELD),)
+    return Step(_SET, 0, entry, value & entry.ones, mask & entry.ones, "set_field")
 
 
-def _load(text: str, _names: PortNames) -> Steps:
+def _load(text: str, _names: PortNames) -> Step:
     value_text, target = _halves(text, "load")
     name, first, last = _bits_of(target)
     entry = settable(name, target)
@@ -248,7 +238,7 @@ def _load(text: str, _names: PortNames) -> Steps:
     value = parse_uint(value_text, ones(64), "load")
     if value >> (last - first + 1):
         fail(f"load: {value_text} does not fit into {last - first + 1} bits", value_text)
-    return (Step(Op.SET, 0, entry, value << first, ones(last - first + 1) << first, Style.LOAD),)
+    return Step(_SET, 0, entry, value << first, ones(last - first + 1) << first, "load")
 
 
 def _bits_of(target: str) -> tuple[str, int, int | None]:
@@ -263,7 +253,7 @@ def _bits_of(target: str) -> tuple[str, int, int | None]:
     return name, low, parse_uint(last, 1023, "load: bit") if dots else low
 
 
-_PARSERS: dict[str, Callable[[str, PortNames], Steps]] = {
+_PARSERS: dict[str, Callable[[str, PortNames], Step]] = {
     "drop": _drop,
     "output": _output,
     "normal": _to(m.NORMAL),

@@ -7,8 +7,8 @@ Keys and masks are handled as integers of 144 bytes, the first byte of struct fl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
+from typing import Literal
 
 from pyoffload import _abi as abi
 from pyoffload.flow.values import Kind, ones
@@ -48,16 +48,11 @@ NEED_WORDS = {
 }
 
 
-class Special(Enum):
-    """Fields whose written value is not what lies in the key."""
-
-    DL_VLAN = "dl_vlan"
-    VLAN_PCP = "vlan_pcp"
-    VLAN_VID = "vlan_vid"
-    VLAN_TCI = "vlan_tci"
+# Fields whose written value is not what lies in the key.
+Special = Literal["dl_vlan", "vlan_pcp", "vlan_vid", "vlan_tci"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Field:
     """``bits`` of value from bit ``lsb`` on of the ``size`` bytes at ``member`` (element ``index``) of struct flow_key.
 
@@ -85,11 +80,18 @@ class Field:
     mod: str = ""
     aliases: tuple[str, ...] = ()
     nxm_aliases: tuple[str, ...] = ()
-    shift: int = field(init=False)
+    shift: int = field(init=False)  # of its bytes in a key
+    words: range = field(init=False)  # the 64-bit words they lie in
+    ones: int = field(init=False)  # mask over its value
+    full: int = field(init=False)  # the same as it lies in a key
 
     def __post_init__(self) -> None:
         offset: int = getattr(abi.flow_key, self.member).offset
-        object.__setattr__(self, "shift", 8 * (offset + self.index * self.size))
+        shift = 8 * (offset + self.index * self.size)
+        object.__setattr__(self, "shift", shift)
+        object.__setattr__(self, "words", range(shift // 64, (shift + 8 * self.size - 1) // 64 + 1))
+        object.__setattr__(self, "ones", ones(self.bits))
+        object.__setattr__(self, "full", self.place(ones(self.bits)))
 
     def place(self, value: int) -> int:
         """``value`` as it lies in a key (or, given a mask, as it lies in a mask)."""
@@ -110,30 +112,30 @@ class Field:
 P = abi.prereq
 L3, L4, VALID_ND = int(abi.key_valid.L3), int(abi.key_valid.L4), int(abi.key_valid.ND)
 
-_mac = partial(Field, size=6, bits=48, kind=Kind.MAC, maskable=True)
+_mac = partial(Field, size=6, bits=48, kind="mac", maskable=True)
 _tci = partial(Field, member="vlan_tci0", size=2)
-_ip4 = partial(Field, size=4, bits=32, kind=Kind.IP4, maskable=True, valid=L3)
-_ip6 = partial(Field, size=16, bits=128, kind=Kind.IP6, maskable=True)
-_octet = partial(Field, size=1, bits=8, kind=Kind.DECIMAL, valid=L3)
-_port = partial(Field, size=2, bits=16, kind=Kind.PORT, maskable=True, valid=L4)
-_icmp = partial(Field, size=2, bits=8, kind=Kind.DECIMAL, valid=L4)
-_reg = partial(Field, kind=Kind.HEX, maskable=True, host_order=True)
+_ip4 = partial(Field, size=4, bits=32, kind="ip4", maskable=True, valid=L3)
+_ip6 = partial(Field, size=16, bits=128, kind="ip6", maskable=True)
+_octet = partial(Field, size=1, bits=8, kind="decimal", valid=L3)
+_port = partial(Field, size=2, bits=16, kind="port", maskable=True, valid=L4)
+_icmp = partial(Field, size=2, bits=8, kind="decimal", valid=L4)
+_reg = partial(Field, kind="hex", maskable=True, host_order=True)
 
 FIELDS: tuple[Field, ...] = (
-    Field(name="in_port", member="in_port", size=2, bits=16, kind=Kind.OFPORT, host_order=True, nxm="NXM_OF_IN_PORT"),
+    Field(name="in_port", member="in_port", size=2, bits=16, kind="ofport", host_order=True, nxm="NXM_OF_IN_PORT"),
     # Ethernet and VLAN
     _mac(name="dl_src", member="dl_src", set_name="eth_src", nxm="NXM_OF_ETH_SRC", mod="mod_dl_src",
          aliases=("eth_src",), nxm_aliases=("OXM_OF_ETH_SRC",)),
     _mac(name="dl_dst", member="dl_dst", set_name="eth_dst", nxm="NXM_OF_ETH_DST", mod="mod_dl_dst",
          aliases=("eth_dst",), nxm_aliases=("OXM_OF_ETH_DST",)),
-    Field(name="dl_type", member="dl_type", size=2, bits=16, kind=Kind.HEX4, aliases=("eth_type",)),
-    _tci(name="dl_vlan", bits=12, kind=Kind.DECIMAL, special=Special.DL_VLAN),
-    _tci(name="dl_vlan_pcp", bits=3, lsb=13, kind=Kind.DECIMAL, special=Special.VLAN_PCP),
-    _tci(name="vlan_tci", bits=16, kind=Kind.HEX4, maskable=True, special=Special.VLAN_TCI, set_name="vlan_tci",
+    Field(name="dl_type", member="dl_type", size=2, bits=16, kind="hex4", aliases=("eth_type",)),
+    _tci(name="dl_vlan", bits=12, kind="decimal", special="dl_vlan"),
+    _tci(name="dl_vlan_pcp", bits=3, lsb=13, kind="decimal", special="vlan_pcp"),
+    _tci(name="vlan_tci", bits=16, kind="hex4", maskable=True, special="vlan_tci", set_name="vlan_tci",
          nxm="NXM_OF_VLAN_TCI"),
-    _tci(name="vlan_vid", bits=12, kind=Kind.DECIMAL, maskable=True, special=Special.VLAN_VID, needs=VLAN,
+    _tci(name="vlan_vid", bits=12, kind="decimal", maskable=True, special="vlan_vid", needs=VLAN,
          set_name="vlan_vid", nxm="OXM_OF_VLAN_VID", prereq=P.VLAN, mod="mod_vlan_vid"),
-    _tci(name="vlan_pcp", bits=3, lsb=13, kind=Kind.DECIMAL, special=Special.VLAN_PCP, needs=VLAN,
+    _tci(name="vlan_pcp", bits=3, lsb=13, kind="decimal", special="vlan_pcp", needs=VLAN,
          set_name="vlan_pcp", nxm="OXM_OF_VLAN_PCP", prereq=P.VLAN, mod="mod_vlan_pcp"),
     # IPv4; the addresses of a match are also ARP's
     _ip4(name="nw_src", member="nw_src", needs=IPV4 | ARP, set_name="ip_src", nxm="NXM_OF_IP_SRC", prereq=P.IPV4,
@@ -149,13 +151,13 @@ FIELDS: tuple[Field, ...] = (
     _octet(name="nw_ecn", member="nw_tos", bits=2, needs=IP, set_name="nw_ecn", nxm="NXM_NX_IP_ECN", prereq=P.IP,
            aliases=("ip_ecn",), nxm_aliases=("OXM_OF_IP_ECN",)),
     _octet(name="nw_ttl", member="nw_ttl", needs=IP, set_name="nw_ttl", nxm="NXM_NX_IP_TTL", prereq=P.IP),
-    _octet(name="nw_frag", member="nw_frag", bits=2, kind=Kind.FRAGMENT, needs=IP, aliases=("ip_frag",)),
+    _octet(name="nw_frag", member="nw_frag", bits=2, kind="fragment", needs=IP, aliases=("ip_frag",)),
     # IPv6
     _ip6(name="ipv6_src", member="nw_src", needs=IPV6, valid=L3, set_name="ipv6_src", nxm="NXM_NX_IPV6_SRC",
          prereq=P.IPV6, nxm_aliases=("OXM_OF_IPV6_SRC",)),
     _ip6(name="ipv6_dst", member="ipv6_dst", needs=IPV6, valid=L3, set_name="ipv6_dst", nxm="NXM_NX_IPV6_DST",
          prereq=P.IPV6, nxm_aliases=("OXM_OF_IPV6_DST",)),
-    Field(name="ipv6_label", member="ipv6_label", size=4, bits=20, kind=Kind.HEX5, maskable=True, needs=IPV6, valid=L3,
+    Field(name="ipv6_label", member="ipv6_label", size=4, bits=20, kind="hex5", maskable=True, needs=IPV6, valid=L3,
           set_name="ipv6_label", nxm="NXM_NX_IPV6_LABEL", prereq=P.IPV6, nxm_aliases=("OXM_OF_IPV6_FLABEL",)),
     # Transport. tp_src and tp_dst are whatever the match's protocol has.
     _port(name="tp_src", member="tp_src", needs=PORTS | ICMP4 | ICMP6, set_name="tp_src", prereq=P.PORTS,
@@ -172,7 +174,7 @@ FIELDS: tuple[Field, ...] = (
           mod="mod_tp_dst", nxm_aliases=("OXM_OF_UDP_DST",)),
     _port(name="sctp_src", member="tp_src", needs=SCTP, set_name="sctp_src", nxm="OXM_OF_SCTP_SRC", prereq=P.SCTP),
     _port(name="sctp_dst", member="tp_dst", needs=SCTP, set_name="sctp_dst", nxm="OXM_OF_SCTP_DST", prereq=P.SCTP),
-    Field(name="tcp_flags", member="tcp_flags", size=2, bits=12, kind=Kind.TCP_FLAGS, maskable=True, needs=TCP,
+    Field(name="tcp_flags", member="tcp_flags", size=2, bits=12, kind="tcp_flags", maskable=True, needs=TCP,
           valid=L4),
     # ICMP. As a match, icmp_type is that of either family; what sets it has a name for each.
     _icmp(name="icmp_type", member="tp_src", needs=ICMP4 | ICMP6),

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from pyoffload import _abi as abi
 from pyoffload.flow import fields as f
-from pyoffload.flow.actions import Op, Step, Steps, Style
-from pyoffload.flow.fields import MATCH_FIELDS, SET_FIELDS, Field, Special
+from pyoffload.flow.actions import Op, Step, Steps
+from pyoffload.flow.fields import MATCH_FIELDS, SET_FIELDS, Field
 from pyoffload.flow.syntax import PortNames
-from pyoffload.flow.values import Kind, format_hex, format_masked, format_value, ones
+from pyoffload.flow.values import format_hex, format_masked, format_value, ones
 
 
 class Dialect(Enum):
@@ -112,9 +112,9 @@ def _covered(entry: Field, bits: int) -> bool:
 
 def _printer(name: str) -> _Printer:
     entry = MATCH_FIELDS[name]
-    if entry.special is Special.VLAN_TCI:
+    if entry.special == "vlan_tci":
         return _format_tci
-    if entry.kind is Kind.OFPORT:
+    if entry.kind == "ofport":
         return lambda key, _mask, names: f"in_port={format_port(entry.take(key), names)}"
     if name == "nw_tos":
         return lambda key, _mask, _names: f"nw_tos={entry.take(key) & 0xFC}"
@@ -217,7 +217,7 @@ def _format_set(step: Step, dialect: Dialect, facts: int) -> Iterator[str]:
     whole = step.mask == ones(entry.bits)
     if dialect is NATIVE:
         yield from _native_set(step, entry, whole=whole)
-    elif step.style is Style.LOAD or (not whole and step.mask):
+    elif step.style == "load" or (not whole and step.mask):
         yield from _loads(step, entry, facts)
     elif dialect is OPENFLOW10:
         yield from _openflow10_set(step, entry, facts)
@@ -226,9 +226,9 @@ def _format_set(step: Step, dialect: Dialect, facts: int) -> Iterator[str]:
 
 
 def _native_set(step: Step, entry: Field, *, whole: bool) -> Iterator[str]:
-    if step.style is Style.LOAD:
+    if step.style == "load":
         yield from _loads(step, entry, 0)
-    elif step.style is Style.MOD:
+    elif step.style == "mod":
         yield f"{_mod_name(entry)}:{_written(entry, step.value)}"
     else:
         value = _written(entry, step.value)
@@ -243,17 +243,17 @@ def _mod_name(entry: Field) -> str:
 
 def _written(entry: Field, value: int) -> str:
     """A value as set_field has it: numbers without leading zeros, vlan_vid with its CFI bit."""
-    if entry.special is Special.VLAN_VID:
+    if entry.special == "vlan_vid":
         return str(value | abi.VLAN_PRESENT)
-    if entry.kind in {Kind.HEX4, Kind.HEX5}:
+    if entry.kind in {"hex4", "hex5"}:
         return format_hex(value)
     return format_value(entry.kind, value)
 
 
 def _with_mask(entry: Field, step: Step) -> str:
-    if entry.kind in {Kind.IP4, Kind.IP6}:
+    if entry.kind in {"ip4", "ip6"}:
         return format_masked(entry.kind, entry.bits, step.value, step.mask)
-    if entry.kind is Kind.MAC:
+    if entry.kind == "mac":
         return f"{format_value(entry.kind, step.value)}/{format_value(entry.kind, step.mask)}"
     return f"{format_hex(step.value)}/{format_hex(step.mask)}"
 
@@ -290,7 +290,7 @@ def _by_protocol(entry: Field, facts: int) -> Field:
 
 
 def _openflow10_set(step: Step, entry: Field, facts: int) -> Iterator[str]:
-    if entry.special is Special.VLAN_TCI:
+    if entry.special == "vlan_tci":
         if step.value & abi.VLAN_PRESENT:
             yield f"mod_vlan_vid:{step.value & 0xFFF}"
             yield f"mod_vlan_pcp:{step.value >> 13}"
@@ -299,7 +299,7 @@ def _openflow10_set(step: Step, entry: Field, facts: int) -> Iterator[str]:
     elif entry.set_name == "ip_dscp":
         yield f"mod_nw_tos:{step.value << 2}"
     elif entry.mod:
-        value = str(step.value) if entry.special is Special.VLAN_VID else _written(entry, step.value)
+        value = str(step.value) if entry.special == "vlan_vid" else _written(entry, step.value)
         yield f"{entry.mod}:{value}"
     else:
         yield from _loads(step, entry, facts)
@@ -307,7 +307,7 @@ def _openflow10_set(step: Step, entry: Field, facts: int) -> Iterator[str]:
 
 def _openflow13_set(step: Step, entry: Field, facts: int) -> Iterator[str]:
     named = _by_protocol(entry, facts)
-    if step.style is Style.MOD:
+    if step.style == "mod":
         if entry is _MOD_TTL or named.name in _SHARED:
             yield f"{_mod_name(entry)}:{step.value}"
             return

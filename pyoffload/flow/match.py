@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from pyoffload import _abi as abi
 from pyoffload.flow import fields as f
-from pyoffload.flow.fields import FIELDS, FOREIGN_FIELDS, LATER_FIELDS, MATCH_FIELDS, Field, Special
+from pyoffload.flow.fields import FIELDS, FOREIGN_FIELDS, LATER_FIELDS, MATCH_FIELDS, Field
 from pyoffload.flow.syntax import PortNames, fail, name_and_argument, parse_uint
-from pyoffload.flow.values import Kind, ones, parse_masked
+from pyoffload.flow.values import ones, parse_masked
 
 PROTOCOLS: dict[str, tuple[int, int | None]] = {
     "ip": (f.ETH_IP, None),
@@ -102,8 +102,12 @@ def parse_protocol(word: str) -> MatchPart | None:
 
 def parse_match_word(word: str, names: PortNames) -> MatchPart | None:
     """One word of a match, or None if it is no field's; BadWordError if it is one and is wrong."""
-    name, argument = name_and_argument(word)
+    name, equals, rest = word.partition("=")
     entry = MATCH_FIELDS.get(name)
+    argument: str | None = rest
+    if entry is None or not equals:
+        name, argument = name_and_argument(word)
+        entry = MATCH_FIELDS.get(name)
     if entry is None:
         protocol = parse_protocol(name)
         if protocol is not None:
@@ -121,11 +125,10 @@ def parse_match_word(word: str, names: PortNames) -> MatchPart | None:
         return NOTHING
     if entry.special is not None:
         return _vlan(entry, name, argument)
-    if entry.kind is Kind.OFPORT:
+    if entry.kind == "ofport":
         return _in_port(entry, argument, names)
     value, mask = parse_masked(entry.kind, entry.bits, argument, name)
-    full = ones(entry.bits)
-    if mask != full and not entry.maskable and entry.kind is not Kind.FRAGMENT:
+    if mask != entry.ones and not entry.maskable and entry.kind != "fragment":
         if mask == 0:
             return NOTHING
         fail(f"{name} takes no mask", argument[argument.index("/") :])
@@ -148,9 +151,9 @@ def _place(entry: Field, value: int, mask: int) -> MatchPart:
         shape |= (value + 1) << _NW_PROTO
     elif entry.member == "tp_src" and mask & 0xFF == 0xFF and value <= 0xFF:
         shape |= (value + 1) << _ICMP_TYPE
-    if entry.kind is Kind.DECIMAL and entry.size == 2:
+    if entry.kind == "decimal" and entry.size == 2:
         mask = 0xFFFF  # type and code of ICMP fill the place of a port
-    return entry.place(value), entry.place(mask), shape
+    return entry.place(value), entry.full if mask == entry.ones else entry.place(mask), shape
 
 
 def _in_port(entry: Field, argument: str, names: PortNames) -> MatchPart:
@@ -163,9 +166,9 @@ def _in_port(entry: Field, argument: str, names: PortNames) -> MatchPart:
 def _vlan(entry: Field, name: str, argument: str) -> MatchPart:
     """The fields of the outermost tag: in a key its CFI bit says that there is one."""
     present = abi.VLAN_PRESENT
-    if entry.special is Special.VLAN_PCP:
+    if entry.special == "vlan_pcp":
         value, mask = parse_uint(argument, 7, name) << 13 | present, 0xE000 | present
-    elif entry.special is Special.DL_VLAN:
+    elif entry.special == "dl_vlan":
         vid = parse_uint(argument, 0xFFFF, name)
         if vid == 0xFFFF:  # OpenFlow 1.0's OFP_VLAN_NONE
             value, mask = 0, 0xFFFF
@@ -174,10 +177,10 @@ def _vlan(entry: Field, name: str, argument: str) -> MatchPart:
         else:
             value, mask = vid | present, 0xFFF | present
     else:
-        bits = 16 if entry.special is Special.VLAN_TCI else 13
-        value, mask = parse_masked(Kind.HEX, bits, argument, name)
+        bits = 16 if entry.special == "vlan_tci" else 13
+        value, mask = parse_masked("hex", bits, argument, name)
         if mask == ones(bits) and not value & present:
-            if value and entry.special is Special.VLAN_VID:
+            if value and entry.special == "vlan_vid":
                 fail(
                     f"{name}: {argument} lacks bit 0x1000",
                     argument,

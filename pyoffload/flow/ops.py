@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pyoffload import _abi as abi
 from pyoffload.flow import fields as f
-from pyoffload.flow.actions import DROP, Op, Step, Steps, Style, needs_to_set
-from pyoffload.flow.fields import CACHE_KEY_BYTES, Special
+from pyoffload.flow.actions import DROP, Op, Step, Steps, needs_to_set
+from pyoffload.flow.fields import CACHE_KEY_BYTES, Field
 from pyoffload.flow.syntax import BadWordError, fail
 from pyoffload.flow.values import ones
 
@@ -43,6 +43,22 @@ def cache_bytes(mask: int) -> bytes:
     return (mask & CACHE_KEY).to_bytes(CACHE_KEY_BYTES, "little")
 
 
+# Members of enums are slow to reach, and these are reached for every word of every flow.
+_SET, _OUTPUT, _GOTO, _METER, _GROUP = Op.SET, Op.OUTPUT, Op.GOTO, Op.METER, Op.GROUP
+_PUSH_VLAN, _POP_VLAN, _SET_VID, _SET_PCP, _DEC_TTL = (
+    Op.PUSH_VLAN,
+    Op.POP_VLAN,
+    Op.SET_VID,
+    Op.SET_PCP,
+    Op.DEC_TTL,
+)
+_ND, _VLAN = abi.prereq.ND, abi.prereq.VLAN
+_ICMP = frozenset({abi.prereq.ICMP4, abi.prereq.ICMP6})
+_NO_L3 = frozenset({abi.prereq.NONE, _VLAN})
+_TAGGING = frozenset({_PUSH_VLAN, _SET_VID, _SET_PCP})
+_NOT_IN_BUCKETS = frozenset({_GOTO, _METER})
+
+
 @dataclass(frozen=True, slots=True)
 class Relocation:
     """Micro-operation ``index`` has in `arg` the OpenFlow ``id`` of a group or meter, where a slot belongs."""
@@ -52,8 +68,7 @@ class Relocation:
     id: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FlowActions:
+class FlowActions(NamedTuple):
     """An action list, compiled. ``ops`` are struct action one after the other, none for drop.
 
     ``needs``: facts the match must give, each with the index of the word that needs it. ``goto``: the table of a goto, or
@@ -70,16 +85,16 @@ class FlowActions:
 
     @property
     def groups(self) -> tuple[int, ...]:
-        return tuple(step.arg for step in self.steps if step.op is Op.GROUP)
+        return tuple(step.arg for step in self.steps if step.op is _GROUP)
 
     @property
     def meters(self) -> tuple[int, ...]:
-        return tuple(step.arg for step in self.steps if step.op is Op.METER)
+        return tuple(step.arg for step in self.steps if step.op is _METER)
 
     @property
     def outputs(self) -> frozenset[int]:
         """Ports named by output:PORT; what out_port= looks for."""
-        return frozenset(step.arg for step in self.steps if step.op is Op.OUTPUT)
+        return frozenset(step.arg for step in self.steps if step.op is _OUTPUT)
 
 
 class MisplacedError(BadWordError):
@@ -90,112 +105,167 @@ class MisplacedError(BadWordError):
         self.index = index
 
 
-def compile_actions(parsed: Sequence[Steps], *, bucket: bool = False) -> FlowActions:
-    """``parsed`` holds the Steps of each word. In a group's bucket there is no goto_table and no meter.
+# What compile_actions() has to see to for a word.
+_ORDER, _RELOCATE, _NEEDS = 1, 2, 4
+_ROLES = {
+    Op.DROP: _ORDER,
+    _GOTO: _ORDER,
+    _METER: _ORDER | _RELOCATE,
+    _GROUP: _RELOCATE,
+    _PUSH_VLAN: _NEEDS,
+    _POP_VLAN: _NEEDS,
+    _SET_VID: _NEEDS,
+    _SET_PCP: _NEEDS,
+}
+
+
+class Piece(NamedTuple):
+    """One word of an action list, compiled. ``need``: facts the match must give; ``tagged``: whether a VLAN tag is there
+    after it, None if that stays as it is.
+    """
+
+    step: Step
+    ops: bytes
+    reads: int
+    needs_l3: bool
+    roles: int
+    need: int
+    tagged: bool | None
+
+
+def compile_word(step: Step) -> Piece:
+    """BadWordError if the step has no micro-operation."""
+    op = step.op
+    roles, need, tagged = _ROLES.get(op, 0), 0, None
+    reads, needs_l3 = _cache_needs(step)
+    if op is _SET and step.field is not None:
+        # set_field and load want their protocol in the match, as in OVS; mod_… does nothing to other packets.
+        if step.style != "mod":
+            need = needs_to_set(step.field)
+        if step.field.special == "vlan_tci" and step.mask & _VLAN_PRESENT:
+            tagged = bool(step.value & _VLAN_PRESENT)
+        if need or tagged is not None:
+            roles = _NEEDS
+    elif op in _TAGGING:
+        tagged = True
+    elif op is _POP_VLAN:
+        tagged = False
+    return Piece(step, step_ops(step), reads, needs_l3, roles, need, tagged)
+
+
+def compile_actions(pieces: Sequence[Piece], *, bucket: bool = False) -> FlowActions:
+    """In a group's bucket there is no goto_table and no meter.
 
     MisplacedError if a word cannot stand where it does, BadWordError if there are too many.
     """
-    _check_order(parsed, bucket=bucket)
-    steps = tuple(step for each in parsed for step in each if each is not DROP)
-    ops: list[bytes] = []
-    relocations: list[Relocation] = []
-    reads, goto, needs_l3 = 0, -1, False
-    for step in steps:
-        if step.op in {Op.GROUP, Op.METER}:
-            kind: Literal["group", "meter"] = "group" if step.op is Op.GROUP else "meter"
-            relocations.append(Relocation(len(ops), kind, step.arg))
-        elif step.op is Op.GOTO:
-            goto = step.arg
-        ops.extend(step_ops(step))
-        step_reads, step_l3 = _cache_needs(step)
-        reads |= step_reads
-        needs_l3 = needs_l3 or step_l3
-    if len(ops) > abi.MAX_FLOW_ACTIONS:
+    reads, needs_l3, roles = 0, False, 0
+    for piece in pieces:
+        reads |= piece.reads
+        needs_l3 = needs_l3 or piece.needs_l3
+        roles |= piece.roles
+    ops = b"".join([piece.ops for piece in pieces])
+    if len(ops) > abi.MAX_FLOW_ACTIONS * _ACTION.size:
         fail(f"more than {abi.MAX_FLOW_ACTIONS} actions")
-    return FlowActions(steps, b"".join(ops), _needs(parsed), goto, reads, needs_l3, tuple(relocations))
+    steps = tuple([piece.step for piece in pieces])
+    goto = -1
+    if roles & _ORDER:
+        _check_order(steps, bucket=bucket)
+        if steps[0] is DROP:
+            steps, ops = (), b""
+        elif steps[-1].op is _GOTO:
+            goto = steps[-1].arg
+    needs = _needs(pieces) if roles & _NEEDS else ()
+    relocations = _relocations(pieces) if roles & _RELOCATE else ()
+    return FlowActions(steps, ops, needs, goto, reads, needs_l3, relocations)
 
 
-def _check_order(parsed: Sequence[Steps], *, bucket: bool) -> None:
-    for index, steps in enumerate(parsed):
-        if steps is DROP and len(parsed) > 1:
+def _relocations(pieces: Sequence[Piece]) -> tuple[Relocation, ...]:
+    found: list[Relocation] = []
+    index = 0
+    for piece in pieces:
+        if piece.step.op is _GROUP:
+            found.append(Relocation(index, "group", piece.step.arg))
+        elif piece.step.op is _METER:
+            found.append(Relocation(index, "meter", piece.step.arg))
+        index += len(piece.ops) // _ACTION.size
+    return tuple(found)
+
+
+def _check_order(steps: Steps, *, bucket: bool) -> None:
+    for index, step in enumerate(steps):
+        op = step.op
+        if step is DROP and len(steps) > 1:
             raise MisplacedError(index, "drop must be the only action")
-        if not steps:
-            continue
-        op = steps[0].op
-        if bucket and op in {Op.GOTO, Op.METER}:
+        if bucket and op in _NOT_IN_BUCKETS:
             raise MisplacedError(index, f"{op.name.lower()} is not possible in a group's bucket")
-        if op is Op.GOTO and index != len(parsed) - 1:
+        if op is _GOTO and index != len(steps) - 1:
             raise MisplacedError(index, "goto_table must be the last action")
-        if op is Op.METER and index:
+        if op is _METER and index:
             raise MisplacedError(index, "meter must be the first action")
 
 
-def _needs(parsed: Sequence[Steps]) -> tuple[tuple[int, int], ...]:
-    """set_field and load want their protocol in the match, as in OVS; mod_… does nothing to other packets."""
+def _needs(pieces: Sequence[Piece]) -> tuple[tuple[int, int], ...]:
     needs: list[tuple[int, int]] = []
     tagged: bool | None = None  # None: as the match says
-    for index, steps in enumerate(parsed):
-        for step in steps:
-            if step.op in {Op.PUSH_VLAN, Op.SET_VID, Op.SET_PCP}:
-                tagged = True
-            elif step.op is Op.POP_VLAN:
-                tagged = False
-            elif step.op is Op.SET and step.field is not None:
-                need = needs_to_set(step.field) if step.style is not Style.MOD else 0
-                if need == f.VLAN and tagged is False:
-                    raise MisplacedError(index, f"{step.field.name}: the VLAN tag is gone before it is set")
-                if need and not (need == f.VLAN and tagged):
-                    needs.append((need, index))
-                if step.field.special is Special.VLAN_TCI and step.mask & _VLAN_PRESENT:
-                    tagged = bool(step.value & _VLAN_PRESENT)
+    for index, piece in enumerate(pieces):
+        if piece.need == f.VLAN and tagged is False:
+            raise MisplacedError(index, "the VLAN tag is gone before this")
+        if piece.need and not (piece.need == f.VLAN and tagged):
+            needs.append((piece.need, index))
+        if piece.tagged is not None:
+            tagged = piece.tagged
     return tuple(needs)
 
 
-def step_ops(step: Step) -> list[bytes]:
+def step_ops(step: Step) -> bytes:
     """The micro-operations of one step."""
-    if step.op is not Op.SET:
-        return [_ACTION.pack(step.op, 0, 0, step.arg, 0, 0)]
+    if step.op is not _SET:
+        return _ACTION.pack(step.op, 0, 0, step.arg, 0, 0)
     entry = step.field
     if entry is None:
         raise AssertionError("SET without a field")
-    if entry.special is Special.VLAN_TCI and step.mask & _VLAN_PRESENT:
+    if entry.special == "vlan_tci" and step.mask & _VLAN_PRESENT:
         return _set_tci(step)
-    mask = entry.place(step.mask & (_NW_TOS_BITS if entry.name == "nw_tos" else step.mask))
-    if entry.prereq in {abi.prereq.ICMP4, abi.prereq.ICMP6} and step.mask == ones(entry.bits):
+    mask = entry.full if step.mask == entry.ones else entry.place(step.mask)
+    if entry.name == "nw_tos":
+        mask &= entry.place(_NW_TOS_BITS)
+    elif mask == entry.full and entry.prereq in _ICMP:
         mask = entry.whole
     value = entry.place(step.value) & mask
-    prereq = abi.prereq.VLAN if entry.special is Special.VLAN_TCI else entry.prereq
+    prereq = _prereq(entry)
     ops = []
-    for word in range(abi.FLOW_KEY_WORDS):
+    for word in entry.words:
         bits = mask >> (64 * word) & _WORD
         if bits:
-            ops.append(_ACTION.pack(Op.SET, prereq, word, 0, bits, value >> (64 * word) & _WORD))
-    return ops
+            ops.append(_ACTION.pack(_SET, prereq, word, 0, bits, value >> (64 * word) & _WORD))
+    return b"".join(ops)
 
 
-def _set_tci(step: Step) -> list[bytes]:
+def _prereq(entry: Field) -> abi.prereq:
+    return _VLAN if entry.special == "vlan_tci" else entry.prereq
+
+
+def _set_tci(step: Step) -> bytes:
     """A tci with its CFI bit: a tag appears, changes, or goes."""
     if not step.value & _VLAN_PRESENT:
-        return [_ACTION.pack(Op.POP_VLAN, 0, 0, 0, 0, 0)]
+        return _ACTION.pack(_POP_VLAN, 0, 0, 0, 0, 0)
     if step.mask != 0xFFFF:
         fail("vlan_tci: bit 12 can only be set together with all others", "", "use push_vlan")
-    return [
-        _ACTION.pack(Op.SET_VID, 0, 0, step.value & 0xFFF, 0, 0),
-        _ACTION.pack(Op.SET_PCP, 0, 0, step.value >> 13, 0, 0),
-    ]
+    vid = _ACTION.pack(_SET_VID, 0, 0, step.value & 0xFFF, 0, 0)
+    return vid + _ACTION.pack(_SET_PCP, 0, 0, step.value >> 13, 0, 0)
 
 
 def _cache_needs(step: Step) -> tuple[int, bool]:
     """What a decision with this step depends on: a partly set field on the rest of it, a prerequisite on its fields."""
-    if step.op is Op.DEC_TTL:
+    if step.op is _DEC_TTL:
         return CACHE_L3 | _TTL, True
     entry = step.field
-    if entry is None or entry.prereq in {abi.prereq.NONE, abi.prereq.VLAN}:
+    if entry is None or entry.prereq in _NO_L3:
         return 0, False
     reads = CACHE_L3
-    if step.mask != ones(entry.bits) or entry.bits != 8 * entry.size:
+    if step.mask != entry.ones or entry.bits != 8 * entry.size:
         reads |= entry.whole
-    if entry.prereq is abi.prereq.ND:
+    if entry.prereq is _ND:
         reads |= _ICMP_TYPE
     return reads & CACHE_KEY, True
 

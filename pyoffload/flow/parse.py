@@ -7,15 +7,14 @@ key and mask when somebody wants it (format.py), never here.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pyoffload import _abi as abi
-from pyoffload.flow.actions import Steps, parse_action
+from pyoffload.flow.actions import parse_action
 from pyoffload.flow.fields import KEY_BYTES, NEED_WORDS
 from pyoffload.flow.match import (
-    NOTHING,
-    MatchPart,
     Shape,
     UnmetNeedError,
     explain_need,
@@ -30,8 +29,10 @@ from pyoffload.flow.ops import (
     L3_BITS,
     FlowActions,
     MisplacedError,
+    Piece,
     cache_bytes,
     compile_actions,
+    compile_word,
 )
 from pyoffload.flow.spec import DEFAULT_PRIORITY, FlowFilter, FlowSpec
 from pyoffload.flow.syntax import (
@@ -48,7 +49,7 @@ from pyoffload.flow.syntax import (
 
 Verb = Literal["add", "mod", "del", "dump"]
 
-# What a word of a flow that is not part of the match stands for; what it does is in _Line.
+# Words of a flow that are not part of the match, and their highest values.
 _PROPERTIES: dict[str, int] = {
     "table": abi.MAX_TABLES - 1,
     "priority": 0xFFFF,
@@ -75,8 +76,12 @@ _FLAGS = {
     "no_byte_counts": "no_byte_counts is ignored",
 }
 
-# name, value, mask (None if there is none)
-_Property = tuple[str, int, int | None]
+# A word: the part of the match that it is (MatchPart), the attribute of _Line that it sets, and to what.
+_Word = tuple[int, int, int, str, Any]
+_NOTHING: _Word = (0, 0, 0, "", None)
+
+# Words and action lists beyond so many are parsed again each time: whoever has more has few that come twice.
+_REMEMBERED = 16384
 
 
 class FlowParser:
@@ -84,10 +89,9 @@ class FlowParser:
 
     def __init__(self, names: PortNames) -> None:
         self._names = names
-        self._match_words: dict[str, MatchPart] = {}
-        self._property_words: dict[str, _Property] = {}
+        self._words: dict[Verb, dict[str, _Word]] = {}
         self._actions: dict[str, FlowActions] = {}
-        self._steps: dict[str, Steps] = {}
+        self._pieces: dict[str, Piece] = {}
         self._shapes: dict[int, Shape] = {}
         self._cache_masks: dict[tuple[int, int], tuple[bytes, bytes, bool]] = {}
 
@@ -100,7 +104,8 @@ class FlowParser:
             raise FlowSyntaxError("the flow has no actions", text, len(text), 0, hint="…,actions=drop")
         line = self._read_words(text, head, "add")
         actions = self.actions(text, actions_at)
-        if line.cookie[1] is not None:
+        cookie, cookie_mask = line.cookie or (0, None)
+        if cookie_mask is not None:
             _fail_at(text, head, "cookie", "a new flow's cookie has no mask")
         key, mask, shape = line.key, line.mask, self._resolve(text, head, line)
         if actions.needs or actions.goto >= 0:
@@ -109,7 +114,7 @@ class FlowParser:
         return FlowSpec(
             line.table or 0,
             DEFAULT_PRIORITY if line.priority is None else line.priority,
-            line.cookie[0],
+            cookie,
             line.idle_timeout,
             line.hard_timeout,
             (key | shape.valid).to_bytes(KEY_BYTES, "little"),
@@ -136,8 +141,8 @@ class FlowParser:
         shape = self._resolve(text, head, line)
         if actions is not None:
             self._check_actions(text, actions_at, actions, shape, line.table or 0)
-        value, cookie_mask = line.cookie
-        if cookie_mask is None and line.has_cookie and verb != "mod":
+        value, cookie_mask = line.cookie or (0, None)
+        if cookie_mask is None and line.cookie is not None and verb != "mod":
             _fail_at(text, head, "cookie", "to look for a cookie takes a mask", f"cookie={value:#x}/-1")
         mask_bytes, cache_mask, needs_l3 = self._masks(line.mask | shape.valid, actions)
         return FlowFilter(
@@ -147,7 +152,7 @@ class FlowParser:
             line.priority,
             value if cookie_mask is not None else 0,
             cookie_mask or 0,
-            value if line.has_cookie and cookie_mask is None else None,
+            value if line.cookie is not None and cookie_mask is None else None,
             line.out_port,
             line.out_group,
             actions,
@@ -167,23 +172,25 @@ class FlowParser:
             return known
         index = 0
         try:
-            parsed: list[Steps] = []
+            pieces: list[Piece] = []
             for index, word in enumerate(split_words(listed)):  # noqa: B007  (index: where it went wrong)
-                steps = self._steps.get(word)
-                if steps is None:
-                    steps = self._steps[word] = parse_action(word, self._names)
-                parsed.append(steps)
+                piece = self._pieces.get(word)
+                if piece is None:
+                    piece = compile_word(parse_action(word, self._names))
+                    if len(self._pieces) < _REMEMBERED:
+                        self._pieces[word] = piece
+                pieces.append(piece)
         except BadWordError as error:
             word, at = list(words(text, start))[index]
             raise locate(text, at, word, error) from None
         try:
-            actions = compile_actions(parsed, bucket=bucket)
+            actions = compile_actions(pieces, bucket=bucket)
         except MisplacedError as error:
             word, at = list(words(text, start))[error.index]
             raise locate(text, at, word, error) from None
         except BadWordError as error:
             raise locate(text, start, listed, error) from None
-        if not bucket:
+        if not bucket and len(self._actions) < _REMEMBERED:
             self._actions[listed] = actions
         return actions
 
@@ -192,14 +199,19 @@ class FlowParser:
     def _read_words(self, text: str, head: str, verb: Verb) -> _Line:
         line = _Line()
         key = mask = shape = 0
-        known = self._match_words
+        known = self._words.setdefault(verb, {})
         index = 0
         try:
             for index, word in enumerate(split_words(head)):  # noqa: B007  (index: where it went wrong)
                 part = known.get(word)
                 if part is None:
-                    part = self._new_word(word, line, verb)
-                value, bits, more = part
+                    part = self._word(word, verb)
+                    if part[3] != "cookie" and part is not _NOTHING and len(known) < _REMEMBERED:
+                        known[word] = part
+                value, bits, more, name, argument = part
+                if name:
+                    line.say(name, argument)
+                    continue
                 if mask & bits and (key ^ value) & mask & bits:
                     fail("this contradicts what is said before it")
                 key |= value
@@ -211,35 +223,43 @@ class FlowParser:
         line.key, line.mask, line.shape = key, mask, shape
         return line
 
-    def _new_word(self, word: str, line: _Line, verb: Verb) -> MatchPart:
-        """A word that is not known as part of a match: parse it, or do what it says about the line."""
-        known = self._property_words.get(word)
-        if known is None:
+    def _word(self, word: str, verb: Verb) -> _Word:
+        name = word[: word.find("=")]
+        if name in _STATISTICS:
+            return _NOTHING
+        if name not in _PROPERTIES:
             part = parse_match_word(word, self._names)
             if part is not None:
-                self._match_words[word] = part
-                return part
-            known = self._property_words[word] = self._property(word)
-        line.set_property(verb, *known)
-        return NOTHING
+                return (*part, "", None)
+        return self._property(word, verb)
 
-    def _property(self, word: str) -> _Property:
+    def _property(self, word: str, verb: Verb) -> _Word:
         name, argument = name_and_argument(word)
-        if name in _STATISTICS or (name in _FLAGS and argument is None):
-            return name, 0, None
+        if name in _STATISTICS:
+            return _NOTHING
+        if name in _FLAGS and argument is None:
+            if verb not in {"add", "mod"}:
+                fail(f"flow {verb} takes no {name}", name)
+            return 0, 0, 0, "flag", name
         limit = _PROPERTIES.get(name)
         if limit is None:
             fail(f"'{name}' is no field of a flow", name)
+        if name not in _ALLOWED[verb]:
+            fail(f"flow {verb} takes no {name}", word)
         if not argument:
             fail(f"{name}: a value is missing", word)
         if name == "cookie":
             value, slash, mask = argument.partition("/")
-            return name, _cookie(value), _cookie(mask) if slash else None
+            return 0, 0, 0, name, (_cookie(value), _cookie(mask) if slash else None)
         if name == "out_port":
-            return name, parse_port(argument, self._names), None
-        if name == "table" and argument == "255":
-            return name, 255, None
-        return name, parse_uint(argument, limit, name), None
+            port = parse_port(argument, self._names)
+            return 0, 0, 0, name, None if port == abi.OFPORT_NONE else port
+        if name == "table" and argument == "255" and verb != "add":
+            return 0, 0, 0, name, None  # OpenFlow 1.0's OFPTT_ALL
+        number = parse_uint(argument, limit, name)
+        if name == "importance":
+            return 0, 0, 0, "warning", "importance is ignored"
+        return 0, 0, 0, name, number
 
     def _resolve(self, text: str, head: str, line: _Line) -> Shape:
         shape = self._shapes.get(line.shape)
@@ -249,7 +269,8 @@ class FlowParser:
             except UnmetNeedError as error:
                 bit = field_bit(error.entry)
                 for word, at in words(head):
-                    if self._match_words.get(word, NOTHING)[2] & bit:
+                    part = self._word(word, "mod")
+                    if part[2] & bit:
                         raise FlowSyntaxError(
                             explain_need(error.entry),
                             text,
@@ -290,64 +311,25 @@ class FlowParser:
 class _Line:
     """What the words before the actions say."""
 
-    __slots__ = (
-        "cookie",
-        "flags",
-        "hard_timeout",
-        "has_cookie",
-        "idle_timeout",
-        "key",
-        "mask",
-        "out_group",
-        "out_port",
-        "priority",
-        "shape",
-        "table",
-        "warnings",
-    )
+    key = mask = shape = 0
+    table: int | None = None
+    priority: int | None = None
+    cookie: tuple[int, int | None] | None = None
+    idle_timeout = hard_timeout = 0
+    out_port: int | None = None
+    out_group: int | None = None
+    flags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self.key = self.mask = self.shape = 0
-        self.table: int | None = None
-        self.priority: int | None = None
-        self.cookie: tuple[int, int | None] = (0, None)
-        self.has_cookie = False
-        self.idle_timeout = self.hard_timeout = 0
-        self.out_port: int | None = None
-        self.out_group: int | None = None
-        self.flags: tuple[str, ...] = ()
-        self.warnings: tuple[str, ...] = ()
-
-    def set_property(self, verb: Verb, name: str, value: int, mask: int | None) -> None:
-        if name in _STATISTICS:
-            return
-        if name in _FLAGS:
-            if verb in {"del", "dump"}:
-                fail(f"flow {verb} takes no {name}")
-            self.flags += (name,)
-            if _FLAGS[name]:
-                self.warnings += (_FLAGS[name],)
-            return
-        if name not in _ALLOWED[verb]:
-            fail(f"flow {verb} takes no {name}")
-        if name == "cookie":
-            self.cookie, self.has_cookie = (value, mask), True
-        elif name == "importance":
-            self.warnings += ("importance is ignored",)
-        elif name == "table":
-            if value == 255 and verb == "add":
-                fail(f"table: tables are 0 to {abi.MAX_TABLES - 1}, not 255", "255")
-            self.table = None if value == 255 else value  # 255: any (OpenFlow 1.0's OFPTT_ALL)
-        elif name in {"out_port", "out_group"}:
-            self._look_for(name, value)
+    def say(self, what: str, value: Any) -> None:
+        if what == "flag":
+            self.flags += (value,)
+            if _FLAGS[value]:
+                self.warnings += (_FLAGS[value],)
+        elif what == "warning":
+            self.warnings += (value,)
         else:
-            setattr(self, name, value)
-
-    def _look_for(self, name: str, value: int) -> None:
-        if name == "out_port":
-            self.out_port = None if value == abi.OFPORT_NONE else value
-        else:
-            self.out_group = None if value == 0xFFFFFFFF else value
+            setattr(self, what, value)
 
 
 def _cookie(text: str) -> int:
@@ -409,6 +391,9 @@ def parse_flows(
     flows: list[FlowSpec] = []
     add = flows.append
     number = 0
+    # Nothing here makes cycles, and each flow leaves objects behind that every collection would look at again.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         for number, line in enumerate(lines, 1):
             text = line
@@ -427,6 +412,9 @@ def parse_flows(
     except FlowSyntaxError as error:
         error.line, error.source = number, source
         raise
+    finally:
+        if collecting:
+            gc.enable()
     return flows
 
 

@@ -114,16 +114,26 @@ def split_words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def name_end(word: str) -> int:
+    """Where the name at the beginning of ``word`` ends: at the first of ``:=(``, or with the word."""
+    end = len(word)
+    for separator in ":=(":
+        at = word.find(separator, 0, end)
+        if at >= 0:
+            end = at
+    return end
+
+
 def name_and_argument(word: str) -> tuple[str, str | None]:
     """``name:argument``, ``name=argument`` and ``name(argument)`` are the same to ovs-ofctl."""
-    for index, char in enumerate(word):
-        if char in ":=":
-            return word[:index], word[index + 1 :]
-        if char == "(":
-            end = word.rfind(")")
-            if end < 0:
-                fail(f"'{word}': a closing parenthesis is missing", word)
-            if word[end + 1 :]:
-                fail(f"'{word[end + 1 :]}' after the parenthesis", word[end + 1 :])
-            return word[:index], word[index + 1 : end]
-    return word, None
+    end = name_end(word)
+    if end == len(word):
+        return word, None
+    if word[end] != "(":
+        return word[:end], word[end + 1 :]
+    close = word.rfind(")")
+    if close < 0:
+        fail(f"'{word}': a closing parenthesis is missing", word)
+    if word[close + 1 :]:
+        fail(f"'{word[close + 1 :]}' after the parenthesis", word[close + 1 :])
+    return word[:end], word[end + 1 : close]

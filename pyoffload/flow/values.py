@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import socket
-from enum import Enum
+from typing import Literal
 
 from pyoffload.flow.syntax import BadWordError, fail, parse_uint
 
-
-class Kind(Enum):
-    """How the values of a field are written."""
-
-    DECIMAL = "decimal"
-    HEX = "hex"  # 0x5, and a plain 0
-    HEX4 = "hex4"  # 0x0005
-    HEX5 = "hex5"  # 0x00005
-    PORT = "port"  # a transport port: decimal, hexadecimal with a mask
-    MAC = "mac"
-    IP4 = "ip4"
-    IP6 = "ip6"
-    TCP_FLAGS = "tcp_flags"
-    FRAGMENT = "fragment"
-    OFPORT = "ofport"  # an OpenFlow port, by name or number
-
+# How the values of a field are written: hex is 0x5 and a plain 0, hex4 0x0005, hex5 0x00005; port is a transport port,
+# decimal, or hexadecimal with a mask; ofport an OpenFlow port by name or number. Strings and not an enum: members of
+# enums are slow to reach, and these are reached for every word of every flow.
+Kind = Literal[
+    "decimal", "hex", "hex4", "hex5", "port", "mac", "ip4", "ip6", "tcp_flags", "fragment", "ofport"
+]
 
 TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]")
 _TCP_FLAG_BIT = {name: 1 << bit for bit, name in enumerate(TCP_FLAGS)}
@@ -39,6 +29,13 @@ def ones(bits: int) -> int:
 
 def parse_mac(text: str) -> int:
     """Six groups of one or two hexadecimal digits, as sscanf in ovs-ofctl has it."""
+    if len(text) == 17 and text[2::3] == ":::::":
+        try:
+            raw = bytes.fromhex(text.replace(":", ""))
+        except ValueError:
+            fail(f"'{text}' is no Ethernet address", text)
+        if len(raw) == 6:
+            return int.from_bytes(raw, "big")
     groups = text.split(":")
     if len(groups) != 6:
         fail(f"'{text}' is no Ethernet address", text)
@@ -69,20 +66,20 @@ def parse_ip6(text: str) -> int:
 
 def parse_value(kind: Kind, bits: int, text: str, what: str) -> int:
     """The value alone, of a kind whose text has one number or address in it."""
-    if kind is Kind.MAC:
+    if kind == "mac":
         return parse_mac(text)
-    if kind is Kind.IP4:
+    if kind == "ip4":
         return parse_ip4(text)
-    if kind is Kind.IP6:
+    if kind == "ip6":
         return parse_ip6(text)
     return parse_uint(text, ones(bits), what)
 
 
 def parse_masked(kind: Kind, bits: int, text: str, what: str) -> tuple[int, int]:
     """``value`` or ``value/mask`` (addresses also ``value/prefix length``): value under mask, and mask."""
-    if kind is Kind.TCP_FLAGS:
+    if kind == "tcp_flags":
         return parse_tcp_flags(text)
-    if kind is Kind.FRAGMENT:
+    if kind == "fragment":
         pair = FRAGMENTS.get(text)
         if pair is None:
             fail(f"{what}: '{text}' is none of {', '.join(FRAGMENTS)}", text)
@@ -91,7 +88,7 @@ def parse_masked(kind: Kind, bits: int, text: str, what: str) -> tuple[int, int]
     value = parse_value(kind, bits, value_text, what)
     if not slash:
         return value, ones(bits)
-    if kind in {Kind.IP4, Kind.IP6} and mask_text.isdecimal() and mask_text.isascii():
+    if kind in {"ip4", "ip6"} and mask_text.isdecimal() and mask_text.isascii():
         prefix = int(mask_text)
         if prefix > bits:
             fail(f"{what}: a prefix has at most {bits} bits, not {mask_text}", mask_text)
@@ -158,34 +155,34 @@ def format_hex(value: int) -> str:
 
 
 def format_value(kind: Kind, value: int) -> str:
-    if kind is Kind.MAC:
+    if kind == "mac":
         return format_mac(value)
-    if kind is Kind.IP4:
+    if kind == "ip4":
         return format_ip4(value)
-    if kind is Kind.IP6:
+    if kind == "ip6":
         return format_ip6(value)
-    if kind is Kind.HEX:
+    if kind == "hex":
         return format_hex(value)
-    if kind is Kind.HEX4:
+    if kind == "hex4":
         return f"0x{value:04x}"
-    if kind is Kind.HEX5:
+    if kind == "hex5":
         return f"0x{value:05x}"
     return str(value)
 
 
 def format_masked(kind: Kind, bits: int, value: int, mask: int) -> str:
     """``value`` for a full mask, ``value/mask`` otherwise; a contiguous address mask as its prefix length."""
-    if kind is Kind.TCP_FLAGS:
+    if kind == "tcp_flags":
         return format_tcp_flags(value, mask)
-    if kind is Kind.FRAGMENT:
+    if kind == "fragment":
         return _FRAGMENT_TEXT.get((value, mask), f"{value:#x}/{mask:#x}")
     if mask == ones(bits):
         return format_value(kind, value)
-    if kind in {Kind.IP4, Kind.IP6}:
+    if kind in {"ip4", "ip6"}:
         prefix = mask.bit_count()
         if mask == ones(prefix) << (bits - prefix):
             return f"{format_value(kind, value)}/{prefix}"
-    if kind is Kind.PORT:
+    if kind == "port":
         return f"0x{value:x}/0x{mask:x}"
     return f"{format_value(kind, value)}/{format_value(kind, mask)}"
 
