@@ -30,18 +30,23 @@ ExistOk: TypeAlias = Annotated[bool, typer.Option("--exist-ok", help="No error i
 MissingOk: TypeAlias = Annotated[bool, typer.Option("--missing-ok", help="No error if it is not there.")]
 
 
-def object_id(text: str, what: str, key: str, *, every: bool = True) -> int | None:
-    """The number of '1' or 'group_id=1' (`key` is 'group_id'); None for 'all', where `every` allows it."""
+def object_id(text: str, what: str, key: str, *, or_all: bool = False) -> int:
+    """The number of '1' or 'group_id=1' (`key` is 'group_id')."""
     from pyoffload.errors import UsageError
 
     word = text.strip().removeprefix(f"{key}=")
-    if every and word == "all":
-        return None
     try:
         number = int(word, 0)
     except ValueError:
         number = -1
     if not 0 <= number <= 0xFFFFFFFF or "_" in word:
-        alternatives = f"a number, {key}=NUMBER" + (" or all" if every else "")
-        raise UsageError(f"{what}: '{text}' is not a number", hint=alternatives)
+        hint = f"a number, {key}=NUMBER" + (" or all" if or_all else "")
+        raise UsageError(f"{what}: '{text}' is not a number", hint=hint)
     return number
+
+
+def object_id_or_all(text: str, what: str, key: str) -> int | None:
+    """The same; None for 'all'."""
+    if text.strip().removeprefix(f"{key}=") == "all":
+        return None
+    return object_id(text, what, key, or_all=True)

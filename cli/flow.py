@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import complete, output
 from cli.arguments import AnyBridge, Bridge
 from cli.session import session
-from cli.verbs import noun, verb
-
-if TYPE_CHECKING:
-    from pyoffload.flowtable import FlowChange
+from cli.verbs import noun, report, verb
 
 app = noun("flow", "Flow tables, in the syntax of ovs-ofctl.")
 cache_app = noun("cache", "The exact-match fast path.")
@@ -51,12 +48,12 @@ def add(
         )
         raise UsageError(what, hint="flow add BRIDGE FLOW, or flow add BRIDGE --file FILE")
     if flow is not None:
-        _report(flowtable.add(session.instance(), bridge, flow))
+        report(flowtable.add(session.instance(), bridge, flow))
     elif file is not None:
         text, source = read_text(file)
         with output.progress(f"adding flows to {bridge}") as progress:
             change = flowtable.add_file(session.instance(), bridge, text, source=source, progress=progress)
-        _report(change)
+        report(change)
 
 
 @verb(app, "replace")
@@ -70,7 +67,7 @@ def replace(
     text, source = read_text(file)
     with output.progress(f"replacing the flows of {bridge}") as progress:
         change = flowtable.replace(session.instance(), bridge, text, source=source, progress=progress)
-    _report(change)
+    report(change)
 
 
 @verb(app, "mod")
@@ -84,7 +81,7 @@ def modify(
     """Change the actions of the flows that MATCH covers; their counters go on."""
     from pyoffload import flowtable
 
-    _report(flowtable.modify(session.instance(), bridge, match, strict=strict))
+    report(flowtable.modify(session.instance(), bridge, match, strict=strict))
 
 
 @verb(app, "del")
@@ -98,7 +95,7 @@ def delete(
     """Delete the flows that MATCH covers."""
     from pyoffload import flowtable
 
-    _report(flowtable.delete(session.instance(), bridge, match, strict=strict))
+    report(flowtable.delete(session.instance(), bridge, match, strict=strict))
 
 
 @verb(app, "dump")
@@ -108,7 +105,7 @@ def dump(
         str, typer.Argument(metavar="MATCH", help="Only flows that this covers.", show_default=False)
     ] = "",
     table: Annotated[
-        int | None, typer.Option(metavar="N", help="Only this table.", show_default=False)
+        int | None, typer.Option(metavar="N", min=0, max=31, help="Only this table.", show_default=False)
     ] = None,
     stats: Annotated[bool, typer.Option("--stats/--no-stats", help="With counters and ages.")] = True,
 ) -> None:
@@ -167,10 +164,3 @@ def read_text(name: str) -> tuple[str, str]:
         raise OffloadError(
             f"{source}: {why}", hint="one flow per line, as ovs-ofctl add-flows takes them"
         ) from err
-
-
-def _report(change: FlowChange) -> None:
-    for text in change.warnings:
-        output.warning(text)
-    if session.json:
-        output.document(change.as_dict())

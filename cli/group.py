@@ -7,9 +7,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from cli import output
-from cli.arguments import Bridge, object_id
+from cli.arguments import Bridge, object_id, object_id_or_all
 from cli.session import session
-from cli.verbs import noun, verb
+from cli.verbs import noun, report, verb
 
 app = noun("group", "Groups: all, select, indirect and fast_failover.")
 
@@ -26,9 +26,7 @@ def add(bridge: Bridge, group: Group) -> None:
     """Add a group."""
     from pyoffload import groups
 
-    change = groups.add(session.instance(), bridge, group)
-    if session.json:
-        output.document(change.as_dict())
+    report(groups.add(session.instance(), bridge, group))
 
 
 @verb(app, "mod")
@@ -36,9 +34,7 @@ def modify(bridge: Bridge, group: Group) -> None:
     """Change a group's type and buckets in one step."""
     from pyoffload import groups
 
-    change = groups.modify(session.instance(), bridge, group)
-    if session.json:
-        output.document(change.as_dict())
+    report(groups.modify(session.instance(), bridge, group))
 
 
 @verb(app, "del")
@@ -49,9 +45,7 @@ def delete(
     """Delete a group, and with it the flows that use it."""
     from pyoffload import groups
 
-    change = groups.delete(session.instance(), bridge, object_id(group, "GROUP", "group_id"))
-    if session.json:
-        output.document(change.as_dict())
+    report(groups.delete(session.instance(), bridge, object_id_or_all(group, "GROUP", "group_id")))
 
 
 @verb(app, "list")
@@ -74,7 +68,7 @@ def show(
     """Show a group with the counters of its buckets."""
     from pyoffload import groups
 
-    info = groups.show(session.instance(), bridge, object_id(group, "GROUP", "group_id", every=False))
+    info = groups.show(session.instance(), bridge, object_id(group, "GROUP", "group_id"))
     if session.json:
         output.document(info.as_dict())
     else:

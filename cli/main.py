@@ -141,8 +141,8 @@ def _with_place(err: Any) -> tuple[str, int | None]:
     offset, line = getattr(err, "offset", None), getattr(err, "line", None)
     if offset is not None:
         word = err.text[offset : offset + err.length]
-        near = "" if not word or word in message else f" at '{word}'"
-        message = f"{message}{near}, column {offset + 1}"
+        near = "" if not word or word in message else f"'{word}' at "
+        message = f"{message} ({near}column {offset + 1})"
     if line is not None:
         message = f"{err.source}:{line}: {message}"
     return message, line

@@ -7,9 +7,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from cli import output
-from cli.arguments import Bridge, object_id
+from cli.arguments import Bridge, object_id, object_id_or_all
 from cli.session import session
-from cli.verbs import noun, verb
+from cli.verbs import noun, report, verb
 
 app = noun("meter", "Meters: limits of a flow's rate.")
 
@@ -26,9 +26,7 @@ def add(bridge: Bridge, meter: Meter) -> None:
     """Add a meter."""
     from pyoffload import meters
 
-    change = meters.add(session.instance(), bridge, meter)
-    if session.json:
-        output.document(change.as_dict())
+    report(meters.add(session.instance(), bridge, meter))
 
 
 @verb(app, "mod")
@@ -36,9 +34,7 @@ def modify(bridge: Bridge, meter: Meter) -> None:
     """Change a meter's rate in one step."""
     from pyoffload import meters
 
-    change = meters.modify(session.instance(), bridge, meter)
-    if session.json:
-        output.document(change.as_dict())
+    report(meters.modify(session.instance(), bridge, meter))
 
 
 @verb(app, "del")
@@ -49,9 +45,7 @@ def delete(
     """Delete a meter, and with it the flows that use it."""
     from pyoffload import meters
 
-    change = meters.delete(session.instance(), bridge, object_id(meter, "METER", "meter"))
-    if session.json:
-        output.document(change.as_dict())
+    report(meters.delete(session.instance(), bridge, object_id_or_all(meter, "METER", "meter")))
 
 
 @verb(app, "list")
@@ -74,7 +68,7 @@ def show(
     """Show a meter with the number of packets it dropped."""
     from pyoffload import meters
 
-    info = meters.show(session.instance(), bridge, object_id(meter, "METER", "meter", every=False))
+    info = meters.show(session.instance(), bridge, object_id(meter, "METER", "meter"))
     if session.json:
         output.document(info.as_dict())
     else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
+from cli import output
 from cli.session import session
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -139,3 +140,20 @@ def noun(name: str, text: str) -> typer.Typer:
 def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[F], F]:
     """Register a function as a verb of a noun. Its docstring is the help text."""
     return app.command(name, cls=Verb, **settings)
+
+
+class Change(Protocol):
+    """What a changing verb says it did."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+def report(change: Change) -> None:
+    """Warnings on stderr; what changed only for scripts."""
+    for text in change.warnings:
+        output.warning(text)
+    if session.json:
+        output.document(change.as_dict())
