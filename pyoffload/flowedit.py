@@ -33,13 +33,17 @@ _NORMAL = struct.pack("<BBHIQQ", abi.action_op.NORMAL, 0, 0, 0, 0, 0)
 
 _ALL_AT_ONCE = 256  # from so many flows on, reading every row is cheaper than asking for each match
 _PROGRESS_EVERY = 4096
-_BULK_CACHE_KIB = 65536  # 65,536 flows are 10 MB of rows and index: SQLite's usual 2 MB would write them twice
+_BULK_CACHE_KIB = (
+    65536  # 65,536 flows are 10 MB of rows and index: SQLite's usual 2 MB would write them twice
+)
 
 
 class FlowEdit:
     """The flow tables of one bridge, before and after."""
 
-    def __init__(self, conn: sqlite3.Connection, bridge: str, bridge_slot: int, pool: ActionPool, now_ns: int) -> None:
+    def __init__(
+        self, conn: sqlite3.Connection, bridge: str, bridge_slot: int, pool: ActionPool, now_ns: int
+    ) -> None:
         self.conn = conn
         self.bridge = bridge
         self.bridge_slot = bridge_slot
@@ -99,7 +103,9 @@ class FlowEdit:
         for _, new in self.chains.values():
             new[:] = [flow for flow in new if flow.priority == BUILTIN_PRIORITY]
 
-    def add(self, specs: list[FlowSpec], *, keep_equal: bool = False, progress: Progress | None = None) -> int:
+    def add(
+        self, specs: list[FlowSpec], *, keep_equal: bool = False, progress: Progress | None = None
+    ) -> int:
         """Add flows; one of equal table, priority and match is replaced, the last of several wins.
 
         ``keep_equal``: a flow that was there in every detail stays, with its slot and counters. Returns how many did.

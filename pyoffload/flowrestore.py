@@ -12,6 +12,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pyoffload import _abi as abi, actionpool, classifier, flowstore, policy
@@ -25,6 +26,7 @@ from pyoffload.slots import Places
 if TYPE_CHECKING:
     import sqlite3
 
+    from pyoffload.kernel import Map
     from pyoffload.mapset import MapSet
 
 _KEY_BYTES = 8 + classifier.KEY_SIZE
@@ -105,7 +107,8 @@ class Restore:
             shift = noted[1] - offset
             for kind in ("flow_groups", "flow_meters"):
                 self._conn.execute(
-                    f"UPDATE {kind} SET added_ns = added_ns + ? WHERE bridge_slot = ?", (shift, self._bridge_slot)
+                    f"UPDATE {kind} SET added_ns = added_ns + ? WHERE bridge_slot = ?",
+                    (shift, self._bridge_slot),
                 )
         if noted is None or shift:
             flowstore.note_clock(self._conn, self._bridge_slot, offset)
@@ -189,7 +192,7 @@ class Restore:
         for members in chains.values():
             chain = effective(members) if len(members) > 1 else members
             heads.append(chain[0].slot)
-            for flow, following in zip(chain, chain[1:], strict=False):
+            for flow, following in pairwise(chain):
                 struct.pack_into("<I", view, flow.slot * FLOW.size + NEXT_AT, following.slot)
         self._maps["flow_index"].update_batch(index_keys(chains), heads.tobytes(), len(heads))
 
@@ -200,13 +203,7 @@ class Restore:
             elements = classifier.read(self._maps, slot)
             if elements is not None:
                 known |= classifier.subtable_ids(elements)
-        index = self._maps["flow_index"]
-        keys, _ = index.lookup_batch()
-        ids = array("I", keys)[:: _KEY_BYTES // 4]
-        stale = [
-            keys[n * _KEY_BYTES : (n + 1) * _KEY_BYTES] for n, number in enumerate(ids) if number not in known
-        ]
-        index.delete_batch(b"".join(stale), len(stale))
+        _delete_entries(self._maps["flow_index"], lambda number: number not in known)
 
 
 def _ranked_image(elements: bytes | None) -> list[tuple[Subtable, int]]:
@@ -222,17 +219,30 @@ def _ranked_image(elements: bytes | None) -> list[tuple[Subtable, int]]:
     return found
 
 
-
 def remove_bridge(maps: MapSet, conn: sqlite3.Connection, bridge_slot: int) -> Callable[[], None]:
     """Forget the bridge's rows; the callable then clears the maps of what they stood for."""
     matches = [(flow.subtable, flow.key) for flow in flowstore.flows(conn, bridge_slot)]
     flowstore.delete_bridge(conn, bridge_slot)
 
     def clear() -> None:
-        if maps["classifiers"].lookup(bridge_slot) is None:
+        elements = classifier.read(maps, bridge_slot)
+        if elements is None:
             return
         # Deleting from a map of maps waits, as an update does, until no packet uses the inner one any more.
         maps["classifiers"].delete(bridge_slot)
-        maps["flow_index"].delete_batch(index_keys(matches), len(matches))
+        index = maps["flow_index"]
+        if matches:
+            index.delete_batch(index_keys(matches), len(matches))
+        else:  # the command that deleted the rows was killed: only the maps know
+            ids = classifier.subtable_ids(elements)
+            _delete_entries(index, lambda number: number in ids)
 
     return clear
+
+
+def _delete_entries(index: Map, unwanted: Callable[[int], bool]) -> None:
+    """Delete the entries of flow_index whose subtable is unwanted."""
+    keys, _ = index.lookup_batch()
+    ids = array("I", keys)[:: _KEY_BYTES // 4]
+    stale = [keys[n * _KEY_BYTES : (n + 1) * _KEY_BYTES] for n, number in enumerate(ids) if unwanted(number)]
+    index.delete_batch(b"".join(stale), len(stale))

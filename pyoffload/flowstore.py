@@ -268,7 +268,9 @@ def flow_slots(conn: sqlite3.Connection) -> list[int]:
 
 def top_flow_slot(conn: sqlite3.Connection) -> int:
     """One above the highest flow slot in use."""
-    tops = conn.execute("SELECT max(slot) FROM flows UNION ALL SELECT max(old_slot) FROM flow_carries").fetchall()
+    tops = conn.execute(
+        "SELECT max(slot) FROM flows UNION ALL SELECT max(old_slot) FROM flow_carries"
+    ).fetchall()
     return 1 + max((slot for (slot,) in tops if slot is not None), default=-1)
 
 
@@ -287,7 +289,9 @@ def carries(conn: sqlite3.Connection, bridge_slot: int) -> dict[int, list[int]]:
 
 def note_clock(conn: sqlite3.Connection, bridge_slot: int, wall_offset_ns: int) -> None:
     """Times of the bridge's rows are CLOCK_MONOTONIC of this boot; the offset gives the time of day."""
-    conn.execute("INSERT OR REPLACE INTO flow_clocks VALUES (?, ?, ?)", (bridge_slot, boot_id(), wall_offset_ns))
+    conn.execute(
+        "INSERT OR REPLACE INTO flow_clocks VALUES (?, ?, ?)", (bridge_slot, boot_id(), wall_offset_ns)
+    )
 
 
 def clock(conn: sqlite3.Connection, bridge_slot: int) -> tuple[str, int] | None:

@@ -70,7 +70,8 @@ class FlowSwap:
         self._cache_mask = b""
         self._needs_l3 = False
         self._has_flows = False
-        self._dirty = False  # the classifier in force has more than the tables need
+        self._dirty = False  # the classifier has been swapped
+        self._restored = False
 
     # Before the commit ------------------------------------------------------------------------------------------
 
@@ -95,11 +96,12 @@ class FlowSwap:
         for flow in gone:
             _U32.pack_into(self._flows, flow.slot * FLOW.size + REMOVE_AT, self.version)
         self._context.checkpoint("linked")
+        self._dirty = True
         classifier.put(self._maps, self._bridge_slot, both)
 
     def stage_restored(self, before: list[tuple[Subtable, int]]) -> None:
         """The same for flows that are written already, linked in subtables of their own; ``before``: what is live."""
-        self._dirty = True
+        self._restored = True
         try:
             both = self._plan_outcome(before)
         except TableFull:  # too many masks for both: packets miss until `publish`
@@ -149,7 +151,9 @@ class FlowSwap:
 
     def _set_heads(self, heads: list[tuple[Match, int]]) -> None:
         slots = array("I", [slot for _, slot in heads])
-        self._maps["flow_index"].update_batch(index_keys(match for match, _ in heads), slots.tobytes(), len(slots))
+        self._maps["flow_index"].update_batch(
+            index_keys(match for match, _ in heads), slots.tobytes(), len(slots)
+        )
 
     def _chain_up(self, chain: list[Flow]) -> None:
         following = NONE
@@ -169,6 +173,8 @@ class FlowSwap:
         self._set_heads(list(kept.items()))
         fresh = [match for match, _ in self._new_matches if match not in kept]
         self._maps["flow_index"].delete_batch(index_keys(fresh), len(fresh))
+        if not self._dirty:
+            return
         if self._classifier_before is None:
             self._maps["classifiers"].delete(self._bridge_slot)
         else:
@@ -209,15 +215,32 @@ class FlowSwap:
         self._set_heads(heads)
         index.delete_batch(index_keys(lost), len(lost))
         self._context.checkpoint("unlinked")
-        if self._gone or self._dirty:
+        if self._gone or self._restored:
             classifier.put(self._maps, self._bridge_slot, self._final)
         fold_carries(self._conn, self._maps, self._bridge_slot)
 
     def _set_needs_l3(self, *, wanted: bool) -> None:
-        view = self._maps.mmap("bridges")
-        at = self._bridge_slot * _BRIDGE_SIZE + _FLAGS_AT
-        flags = _U32.unpack_from(view, at)[0] & ~int(abi.bridge_flag.NEEDS_L3)
-        _U32.pack_into(view, at, flags | (abi.bridge_flag.NEEDS_L3 if wanted else 0))
+        set_needs_l3(self._maps, self._bridge_slot, wanted=wanted)
+
+
+class Publication:
+    """A change that leaves flows as they are but not what decisions depend on: groups."""
+
+    def __init__(self, maps: MapSet, conn: sqlite3.Connection, bridge_slot: int) -> None:
+        self._maps = maps
+        self._bridge_slot = bridge_slot
+        self._mask, self._needs_l3 = cache_mask(conn, bridge_slot)
+
+    def publish(self) -> None:
+        """What was cached is decided again; more of a packet is read before it counts, less afterwards."""
+        if self._needs_l3:
+            set_needs_l3(self._maps, self._bridge_slot, wanted=True)
+        policy.publish(self._maps, self._bridge_slot, cache_mask=self._mask)
+
+    def clean(self) -> None:
+        if not self._needs_l3:
+            policy.grace()
+            set_needs_l3(self._maps, self._bridge_slot, wanted=False)
 
 
 # What a swap and a restore have in common --------------------------------------------------------------------------
@@ -227,6 +250,14 @@ def ranked(conn: sqlite3.Connection, bridge_slot: int) -> list[tuple[Subtable, i
     """The bridge's subtables that have flows, with their highest priority as the maps hold it (OpenFlow's + 1)."""
     highest = flowstore.priorities(conn)
     return [(s, highest[s.id] + 1) for s in flowstore.subtables(conn, bridge_slot) if s.id in highest]
+
+
+def set_needs_l3(maps: MapSet, bridge_slot: int, *, wanted: bool) -> None:
+    """Whether packets of the bridge are parsed beyond layer 2 before the cache is asked."""
+    view = maps.mmap("bridges")
+    at = bridge_slot * _BRIDGE_SIZE + _FLAGS_AT
+    flags = _U32.unpack_from(view, at)[0] & ~int(abi.bridge_flag.NEEDS_L3)
+    _U32.pack_into(view, at, flags | (abi.bridge_flag.NEEDS_L3 if wanted else 0))
 
 
 def union(
@@ -256,7 +287,7 @@ def expired(flow: Flow, maps: MapSet, now_ns: int) -> bool:
     if not flow.idle_s:
         return False
     (used_ns,) = struct.unpack_from("<Q", maps.mmap("flows"), flow.slot * FLOW.size + USED_AT)
-    return bool(now_ns >= used_ns + flow.idle_s * NS_PER_S)
+    return bool(now_ns > used_ns + flow.idle_s * NS_PER_S)
 
 
 def index_keys(matches: Iterable[Match]) -> bytes:
@@ -305,12 +336,16 @@ def cache_mask(conn: sqlite3.Connection, bridge_slot: int) -> tuple[bytes, bool]
     mask = int.from_bytes(policy.base_cache_mask(), "little")
     needs_l3 = False
     for name in ("flow_subtables", "flow_groups"):
-        for bits, l3 in conn.execute(f"SELECT cache_mask, needs_l3 FROM {name} WHERE bridge_slot = ?", (bridge_slot,)):
+        for bits, l3 in conn.execute(
+            f"SELECT cache_mask, needs_l3 FROM {name} WHERE bridge_slot = ?", (bridge_slot,)
+        ):
             mask |= int.from_bytes(bits, "little")
             needs_l3 = needs_l3 or bool(l3)
     if needs_l3:
         key = abi.flow_key
-        mask |= 0xFF << 8 * key.nw_proto.offset | 0xFF << 8 * key.nw_frag.offset | 0xFF << 8 * key.valid.offset
+        mask |= (
+            0xFF << 8 * key.nw_proto.offset | 0xFF << 8 * key.nw_frag.offset | 0xFF << 8 * key.valid.offset
+        )
     return mask.to_bytes(policy.MASK_SIZE, "little"), needs_l3
 
 

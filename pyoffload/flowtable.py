@@ -23,10 +23,21 @@ if TYPE_CHECKING:
 
     from pyoffload.change import Change
     from pyoffload.flow.spec import FlowFilter, FlowSpec
+    from pyoffload.flowdump import FlowInfo
     from pyoffload.instance import Instance
     from pyoffload.mapset import MapSet
 
-__all__ = ["FlowChange", "FlowTables", "add", "add_file", "delete", "flowtable_schema", "modify", "replace"]
+__all__ = [
+    "FlowChange",
+    "FlowTables",
+    "add",
+    "add_file",
+    "delete",
+    "dump",
+    "flowtable_schema",
+    "modify",
+    "replace",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +216,9 @@ class BridgeTables:
         self.edit.remove(over)
         return len(over)
 
-    def _tell(self, gone: list[Flow], come: list[Flow], warnings: tuple[str, ...], unchanged: int) -> FlowChange:
+    def _tell(
+        self, gone: list[Flow], come: list[Flow], warnings: tuple[str, ...], unchanged: int
+    ) -> FlowChange:
         def key(flow: Flow) -> tuple[int, bytes, int]:
             return flow.subtable, flow.key, flow.priority
 
@@ -262,3 +275,10 @@ class FlowTables:
         return flowstore.usage(self._conn)
 
 
+def dump(
+    instance: Instance, bridge: str, match: str = "", *, table: int | None = None, stats: bool = True
+) -> list[FlowInfo]:
+    """See flowdump.dump."""
+    from pyoffload import flowdump
+
+    return flowdump.dump(instance, bridge, match, table=table, stats=stats)

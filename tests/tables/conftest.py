@@ -8,7 +8,7 @@ def kernel_maps():
     from pyoffload.maps import create_in_memory
 
     maps = create_in_memory(cache_entries=4096)
-    yield Maps(maps)
+    return Maps(maps)
 
 
 @pytest.fixture

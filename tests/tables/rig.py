@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pyoffload import _abi as abi, classifier, flowstore, policy
 from pyoffload.actionpool import ActionPool
 from pyoffload.classifier import SUBTABLE
+from pyoffload.flowdump import Dump
 from pyoffload.flow.parse import parse_flow, parse_flows, parse_match
 from pyoffload.flowselect import Selector
 from pyoffload.flowstore import FLOW_COLUMNS
@@ -196,21 +197,32 @@ class Rig:
 
     def flow(self, priority, bridge_slot=0):
         row = self.conn.execute(
-            f"SELECT {FLOW_COLUMNS} FROM flows WHERE bridge_slot = ? AND priority = ?", (bridge_slot, priority)
+            f"SELECT {FLOW_COLUMNS} FROM flows WHERE bridge_slot = ? AND priority = ?",
+            (bridge_slot, priority),
         ).fetchone()
         return flowstore.Flow(*row)
 
     def count(self, slot, packets, n_bytes):
         """Credit a flow slot on the first CPU."""
-        stats = self.maps["flow_stats"]
-        value = stats.lookup(slot)
-        stats.update(slot, struct.pack("<QQ", packets, n_bytes) + value[16:])
+        # The first part of the array is the first CPU's.
+        self.maps["flow_stats"].update(slot, struct.pack("<QQ", packets, n_bytes))
 
     def counted(self, slot):
         return tuple(self.maps["flow_stats"].lookup_percpu_sum(slot, "2Q"))
 
     def reader(self, bridge_slot=0):
         return Reader(self.maps, bridge_slot)
+
+    def model(self, bridge_slot=0):
+        """What the store says, by the specification."""
+        lists = dict(self.conn.execute("SELECT text, ops FROM action_lists").fetchall())
+        builtin = self.conn.execute("SELECT 1 FROM flows WHERE bridge_slot = ? AND priority < 0", (bridge_slot,))
+        return Model(self.rows(bridge_slot), lists, builtin=builtin.fetchone() is not None)
+
+    def totals(self, bridge_slot=0):
+        """(table, priority, key) -> packets counted, as dump shows them."""
+        flows = Dump(self.store, self.maps, bridge_slot).flows(Selector(0, 0))
+        return {(flow.table, flow.priority, flow.match): (flow.packets, flow.bytes) for flow in flows}
 
 
 class Reader:
@@ -288,6 +300,23 @@ class Model:
             return "builtin" if table == 0 and self.builtin else None
         top = max(flow[1] for flow in matching)
         return top, {flow[4] for flow in matching if flow[1] == top}
+
+
+NORMAL = struct.pack("<BBHIQQ", abi.action_op.NORMAL, 0, 0, 0, 0, 0)
+
+
+def disagreements(reader, model, probes, tables=(0, 1)):
+    """Probes of which the maps and the specification think differently."""
+    wrong = []
+    for table in tables:
+        for key in probes:
+            got, want = reader.lookup(table, key), model.lookup(table, key)
+            if want == "builtin":
+                want = (-1, {NORMAL})
+            same = got == want if want is None or want == "normal" else got is not None and got[0] == want[0] and got[1] in want[1]
+            if not same:
+                wrong.append((table, hex(key), got, want))
+    return wrong
 
 
 def spec(text):
