@@ -14,7 +14,7 @@
 #ifdef OFFSET_net_device_state
 
 #define NETDEV_HASH_ENTRIES 256	 /* NETDEV_HASHENTRIES */
-#define NETDEV_HASH_CHAIN 32	 /* devices looked at in one chain */
+#define NETDEV_HASH_CHAIN 16	 /* devices looked at in one chain */
 #define NETDEV_STATE_NOCARRIER 4 /* 1 << __LINK_STATE_NOCARRIER */
 #define NETDEV_FLAG_UP 1	 /* IFF_UP */
 

@@ -12,6 +12,7 @@
 enum phase {
 	PHASE_LOOKUP = 0,  /* look `table` up, then execute the flow's actions */
 	PHASE_ACTIONS = 1, /* go on with the actions at next_action */
+	PHASE_SEARCH = 2,  /* in the middle of `table` */
 };
 
 enum pending_kind {
@@ -108,7 +109,8 @@ struct scratch {
 	/* the search of a flow table */
 	__u32 found;
 	__u32 best_priority;
-	__u32 chain; /* next flow to look at */
+	__u64 classifier; /* which one is being searched */
+	__u32 chain;	  /* next flow to look at */
 	__u32 subtable;
 	__u32 end_subtable;
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* classify.h: the flow tables: table_search() finds the flow that a packet matches.
+/* classify.h: the flow tables: search_on() finds the flow that a packet matches.
  *
  * Tuple space search (Srinivasan, Suri, Varghese 1999): the flows of a table are grouped by mask, one exact-match look-up a
  * mask, masks in the order of their highest priority, so that the search ends when nothing better can come. How many masks
@@ -11,8 +11,8 @@
 #include "../lib/maps.h"
 #include "../lib/scratch.h"
 
-/* Subtables and chain elements that one search looks at: every mask of both sides of a swap, and a flow of each. */
-#define SEARCH_STEPS 256
+/* Masks and flows that one run looks at: a full table, a flow under each of its masks. */
+#define SEARCH_STEPS 128
 
 /* Does the flow exist for this packet: by its version, and not timed out? */
 INLINE int flow_visible(const struct flow *f, const struct scratch *s)
@@ -57,10 +57,8 @@ INLINE void search_subtable(struct scratch *s, const struct subtable *st)
 		s->chain = *head;
 }
 
-/* Sets s->found to the slot of the flow that the packet matches in s->table, or FLOW_SLOT_NONE. Returns 0 if the search
- * could not be finished: then nothing is known, and the packet must not pass. Subtables and chains are walked by one flat
- * loop whose state is in the scratch, so that the verifier follows it once a step. */
-INLINE int table_search(struct scratch *s)
+/* Begins the search of s->table. Returns 0 if there is nothing to search. */
+INLINE int search_begin(struct scratch *s)
 {
 	__u32 bridge = s->bridge, index = s->table & (MAX_TABLES - 1);
 	void *classifier = bpf_map_lookup_elem(MAP(classifiers), &bridge);
@@ -69,13 +67,31 @@ INLINE int table_search(struct scratch *s)
 	s->found = FLOW_SLOT_NONE;
 	s->chain = FLOW_SLOT_NONE;
 	s->best_priority = 0;
+	s->classifier = (__u64)classifier;
 	if (!classifier)
-		return 1;
+		return 0;
 	st = bpf_map_lookup_elem(classifier, &index);
 	if (!st)
-		return 1;
+		return 0;
 	s->subtable = st->first;
 	s->end_subtable = st->first + st->count;
+	return 1;
+}
+
+/* Goes on with the search. Returns 1 when it is finished: s->found is the slot of the flow that the packet matches, or
+ * FLOW_SLOT_NONE; 0: call again. Subtables and chains are walked by one flat loop whose state is in the scratch, so that the
+ * verifier follows it once a step. */
+INLINE int search_on(struct scratch *s)
+{
+	__u32 bridge = s->bridge, index;
+	void *classifier = bpf_map_lookup_elem(MAP(classifiers), &bridge);
+	struct subtable *st;
+
+	/* exchanged since the search began: indices mean something else now */
+	if (s->classifier != (__u64)classifier && !search_begin(s))
+		return 1;
+	if (!classifier)
+		return 1;
 	for (int i = 0; i < SEARCH_STEPS; i++) {
 		if (s->chain != FLOW_SLOT_NONE) {
 			search_chain(s);

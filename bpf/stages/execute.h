@@ -24,9 +24,10 @@ enum step {
 	STEP_NORMAL = 2, /* tc_normal, and back */
 	STEP_EMIT =
 		3, /* the pending outputs have to leave before the key changes; then the same action again */
-	STEP_GROUP = 4, /* tc_group, and back */
-	STEP_END = 5,	/* emit what is pending, for the last time */
-	STEP_DROP = 6,	/* s->lost says why; what is pending still leaves */
+	STEP_GROUP = 4,	 /* tc_group, and back */
+	STEP_END = 5,	 /* emit what is pending, for the last time */
+	STEP_SEARCH = 7, /* more of the same table */
+	STEP_DROP = 6,	 /* s->lost says why; what is pending still leaves */
 };
 
 INLINE __u32 stop(struct scratch *s, __u32 reason)
@@ -155,14 +156,18 @@ INLINE __u32 table_miss(struct scratch *s)
 	return STEP_ON;
 }
 
+/* The next table, or more of it. */
 INLINE __u32 lookup(struct scratch *s)
 {
 	struct flow *f;
 
 	if (s->table >= MAX_TABLES)
 		return stop(s, DROP_REASON_INTERNAL);
-	if (!table_search(s))
-		return stop(s, DROP_REASON_PIPELINE_LIMIT);
+	if (s->phase == PHASE_LOOKUP && !search_begin(s))
+		return table_miss(s);
+	s->phase = PHASE_SEARCH;
+	if (!search_on(s))
+		return STEP_SEARCH;
 	if (s->found == FLOW_SLOT_NONE)
 		return table_miss(s);
 	f = flow_at(s->found);
@@ -181,8 +186,10 @@ INLINE __u32 execute(struct scratch *s)
 		if (++s->rounds > MAX_ROUNDS)
 			return stop(s, DROP_REASON_PIPELINE_LIMIT);
 		s->step = STEP_ON;
-		if (s->phase == PHASE_LOOKUP)
+		if (s->phase != PHASE_ACTIONS)
 			s->step = lookup(s);
+		if (s->step == STEP_SEARCH)
+			return STEP_ON;
 		s->phase = PHASE_ACTIONS;
 		for (int i = 0; i < ACTIONS_PER_ROUND; i++) {
 			if (s->step != STEP_ON)

@@ -45,7 +45,7 @@ INLINE __u32 flow_hash(const struct scratch *s)
 	return ((h * 0x9e3779b97f4a7c15ULL) >> 32) % 65535;
 }
 
-#define CHOOSE_STEPS 64
+#define CHOOSE_STEPS 40
 
 /* Index of the first bucket of a fast_failover group that is alive, or -1. A bucket lives by its port, or by any bucket of
  * the group that it watches. One flat walk, with its state in the scratch, so that the verifier follows it once a step. */
