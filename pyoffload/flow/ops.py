@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from pyoffload import _abi as abi
@@ -30,7 +30,6 @@ CACHE_ALWAYS = ones(128) | _member("in_port", 2) | _member("vlan_tci1", 2) | _me
 CACHE_L3 = _member("nw_proto", 1) | _member("nw_frag", 1) | _member("valid", 1)
 # What a group of type select hashes.
 CACHE_SELECT = CACHE_L3 | ones(256) << 256 | _member("tp_src", 2) | _member("tp_dst", 2)
-_TTL = _member("nw_ttl", 1)
 _ICMP_TYPE = _member("tp_src", 2)
 # Bits of a mask that make a flow look beyond layer 2: words 2 to 12 but for the members above.
 L3_BITS = (ones(64 * 13) & ~CACHE_ALWAYS) & ~ones(128)
@@ -68,17 +67,20 @@ class Relocation:
     id: int
 
 
-class FlowActions(NamedTuple):
+@dataclass(slots=True, eq=False)
+class FlowActions:
     """An action list, compiled. ``ops`` are struct action one after the other, none for drop.
 
     ``needs``: facts the match must give, each with the index of the word that needs it. ``goto``: the table of a goto, or
-    -1. ``reads``: what the cache must look at because of it, as a key mask; ``needs_l3``: beyond layer 2.
+    -1; ``tail``: table of a resubmit that is the last action, or -1. ``reads``: what the cache must look at because of it,
+    as a key mask; ``needs_l3``: beyond layer 2. Never changed once made: equal lists may share one.
     """
 
     steps: Steps
     ops: bytes
     needs: tuple[tuple[int, int], ...]
     goto: int
+    tail: int
     reads: int
     needs_l3: bool
     relocations: tuple[Relocation, ...]
@@ -106,12 +108,13 @@ class MisplacedError(BadWordError):
 
 
 # What compile_actions() has to see to for a word.
-_ORDER, _RELOCATE, _NEEDS = 1, 2, 4
+_ORDER, _RELOCATE, _NEEDS, _TAIL = 1, 2, 4, 8
 _ROLES = {
     Op.DROP: _ORDER,
     _GOTO: _ORDER,
     _METER: _ORDER | _RELOCATE,
     _GROUP: _RELOCATE,
+    Op.RESUBMIT: _TAIL,
     _PUSH_VLAN: _NEEDS,
     _POP_VLAN: _NEEDS,
     _SET_VID: _NEEDS,
@@ -176,7 +179,16 @@ def compile_actions(pieces: Sequence[Piece], *, bucket: bool = False) -> FlowAct
             goto = steps[-1].arg
     needs = _needs(pieces) if roles & _NEEDS else ()
     relocations = _relocations(pieces) if roles & _RELOCATE else ()
-    return FlowActions(steps, ops, needs, goto, reads, needs_l3, relocations)
+    tail = steps[-1].arg if roles & _TAIL and steps[-1].op is Op.RESUBMIT else -1
+    return FlowActions(steps, ops, needs, goto, tail, reads, needs_l3, relocations)
+
+
+def jump(actions: FlowActions) -> FlowActions:
+    """The same with its last resubmit executed as goto_table: nothing comes after it, so there is nowhere to return to,
+    and long chains of tables do not run into MAX_RESUBMIT_DEPTH.
+    """
+    ops = actions.ops[: -_ACTION.size] + _ACTION.pack(_GOTO, 0, 0, actions.tail, 0, 0)
+    return replace(actions, ops=ops)
 
 
 def _relocations(pieces: Sequence[Piece]) -> tuple[Relocation, ...]:
@@ -258,12 +270,13 @@ def _set_tci(step: Step) -> bytes:
 def _cache_needs(step: Step) -> tuple[int, bool]:
     """What a decision with this step depends on: a partly set field on the rest of it, a prerequisite on its fields."""
     if step.op is _DEC_TTL:
-        return CACHE_L3 | _TTL, True
+        return CACHE_L3, True  # not on the TTL: the datapath looks at it whenever it subtracts
     entry = step.field
     if entry is None or entry.prereq in _NO_L3:
         return 0, False
     reads = CACHE_L3
-    if step.mask != entry.ones or entry.bits != 8 * entry.size:
+    # Setting nw_tos keeps the two bits of ECN, which share its octet.
+    if step.mask != entry.ones or entry.bits != 8 * entry.size or entry.name == "nw_tos":
         reads |= entry.whole
     if entry.prereq is _ND:
         reads |= _ICMP_TYPE
