@@ -42,7 +42,7 @@ def interfaces(ctx: Any, args: list[str], incomplete: str) -> list[str]:
         import socket
 
         _store(ctx)  # moves into the namespace of -n
-        return [name for _, name in socket.if_nameindex() if name != "lo"]
+        return sorted(name for _, name in socket.if_nameindex() if name != "lo")
     return []
 
 

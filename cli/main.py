@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.main import get_command
 
-from cli import output
+from cli import complete, output
 from cli.session import session
 from cli.verbs import WORDS, Words, set_json, set_netns, verb_of
 
@@ -58,7 +58,13 @@ def _print_version(wanted: bool) -> None:
 def _global_options(
     netns: Annotated[
         str | None,
-        typer.Option("--netns", "-n", metavar="NAME", help="Work inside this named network namespace."),
+        typer.Option(
+            "--netns",
+            "-n",
+            metavar="NAME",
+            help="Work inside this named network namespace.",
+            autocompletion=complete.namespaces,
+        ),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", "-j", help="One JSON document on stdout instead of a table.")

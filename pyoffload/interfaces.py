@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pyoffload import hooks, links, netlink
-from pyoffload.errors import OffloadError
+from pyoffload.errors import NotPermitted, OffloadError
 from pyoffload.kernel.link import query
 from pyoffload.kernel.prog import ATTACH_TYPE_TCX_EGRESS, ATTACH_TYPE_TCX_INGRESS
 
@@ -105,7 +105,10 @@ def choose_hook(
         return mine.hook.removesuffix(" ingress"), "is a port already"
     if link.master:
         return None, f"belongs to {_name(link.master, by_index)}, which takes its frames"
-    foreign = hooks.holder(link, hooks.TC)
+    try:
+        foreign = hooks.holder(link, hooks.TC)
+    except NotPermitted:
+        return tc_hook, "who holds it now cannot be asked without CAP_NET_ADMIN"
     if foreign is not None:
         return None, foreign
     if link.kind:
