@@ -157,17 +157,17 @@ INLINE void action_set_tci(struct scratch *s, __u16 mask, __u16 value)
 	s->cur.vlan_tci0 = swap16(tci);
 }
 
-/* Returns a drop reason, or 0. */
-INLINE __u32 action_dec_ttl(struct scratch *s, __u32 n)
+/* Returns 0 when the packet has come to the end of its life. */
+INLINE int action_dec_ttl(struct scratch *s, __u32 n)
 {
 	if (!is_ip(s))
-		return 0;
+		return 1;
 	if (s->cur.nw_ttl <= n)
-		return DROP_REASON_TTL;
+		return 0;
 	s->cur.nw_ttl -= n;
 	if (!(s->written & EDIT_TTL))
 		s->dec_ttl += n;
-	return 0;
+	return 1;
 }
 
 INLINE void pend(struct scratch *s, __u32 slot, __u32 kind)

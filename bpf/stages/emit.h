@@ -235,13 +235,20 @@ INLINE void emit_to(struct __sk_buff *skb, struct scratch *s, __u32 slot)
 	s->held = slot + 1;
 }
 
+/* A drop to be counted whatever else becomes of the packet. Not sending it back where it came from, or a resubmit to a
+ * table where nothing matches, is none as long as another copy leaves. */
+INLINE int copy_was_lost(const struct scratch *s)
+{
+	return s->lost && s->lost != DROP_REASON_SAME_PORT && s->lost != DROP_REASON_TABLE_MISS;
+}
+
 /* The end of a packet's way: its last output, or the reason why there is none. */
 INLINE int emit_last(struct __sk_buff *skb, struct scratch *s)
 {
 	__u32 slot = s->held - 1;
 	struct port *p = s->held ? port_at(slot) : NULL;
 
-	if (s->lost && s->lost != DROP_REASON_SAME_PORT)
+	if (copy_was_lost(s))
 		count_drop(s->in_slot, s->lost);
 	else if (!p && !s->emitted)
 		count_drop(s->in_slot, s->lost ? s->lost : DROP_REASON_FLOW);
@@ -262,7 +269,7 @@ INLINE int cacheable(const struct scratch *s)
 	if (s->uncacheable || s->emitted || !s->final || !br || !(br->flags & BRIDGE_CACHE) ||
 	    n > MAX_CACHE_OUTPUTS)
 		return 0;
-	if (n && s->lost && s->lost != DROP_REASON_SAME_PORT)
+	if (n && copy_was_lost(s))
 		return 0; /* the loss must be counted for every packet */
 	for (int i = 0; i < MAX_CACHE_OUTPUTS; i++) {
 		if (i < n && s->pending[i].kind != PENDING_PORT)

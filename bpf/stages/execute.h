@@ -124,7 +124,11 @@ INLINE __u32 execute_one(struct scratch *s)
 		action_set_tci(s, 0xe000, (a->arg & 7) << 13);
 		break;
 	case ACTION_DEC_TTL:
-		reason = action_dec_ttl(s, a->arg ? a->arg : 1);
+		if (!action_dec_ttl(s, a->arg ? a->arg : 1)) {
+			s->lost = DROP_REASON_TTL; /* ends this list; the ones it was called from go on, as in OVS */
+			s->uncacheable = 1;
+			s->next_action = s->end_action;
+		}
 		break;
 	case ACTION_GOTO:
 		s->table = a->arg;
@@ -152,7 +156,8 @@ INLINE __u32 table_miss(struct scratch *s)
 	/* n_flows_nonzero: 1 = the tables hold exactly what the admin gave, a miss is a drop */
 	if (!s->table && !s->depth && !s->n_flows && br && br->n_flows_nonzero != 1)
 		return STEP_NORMAL;
-	s->lost = DROP_REASON_TABLE_MISS;
+	if (!s->lost)
+		s->lost = DROP_REASON_TABLE_MISS;
 	return STEP_ON;
 }
 
