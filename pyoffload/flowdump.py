@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FlowInfo:
-    """One flow as it runs. ``id`` is what traces and cache entries call it; ages in seconds."""
+    """One flow as it runs. ``id`` is what traces and cache entries call it; ages in seconds; ``key`` and ``mask`` are
+    struct flow_key.
+    """
 
     id: int
     table: int
@@ -37,6 +39,8 @@ class FlowInfo:
     idle_timeout: int
     hard_timeout: int
     flags: tuple[str, ...]
+    key: bytes
+    mask: bytes
 
     def as_dict(self) -> dict[str, Any]:
         """`flow dump -j`."""
@@ -56,10 +60,12 @@ class FlowInfo:
         }
 
     def text(self, stats: bool = True) -> str:
-        """The line that ovs-ofctl dump-flows prints."""
+        """The line that ovs-ofctl dump-flows prints, actions in the words that OpenFlow 1.0 has for them."""
+        from pyoffload.flow.dialects import translate_actions
         from pyoffload.flow.format import format_flow
 
-        return format_flow(self, self.match, self.actions, self if stats else None)
+        actions = translate_actions(self.actions, self.key, self.mask)
+        return format_flow(self, self.match, actions, self if stats else None)
 
 
 def dump(
@@ -176,21 +182,24 @@ class Dump:
     def _info(
         self, flow: Flow, subtable: tuple[int, bytes], actions: str, counters: dict[int, tuple[int, int]]
     ) -> FlowInfo:
+        from pyoffload.flow.dialects import translate_actions
         from pyoffload.flow.format import format_match
 
         table, mask = subtable
+        key = flow.key.ljust(KEY_SIZE, b"\0")
         age_ns = idle_ns = self._now - flow.added_ns
         if self._maps is not None:
             (used_ns,) = struct.unpack_from("<Q", self._maps.mmap("flows"), flow.slot * FLOW.size + USED_AT)
             idle_ns = self._now - used_ns
         packets, n_bytes = counters.get(flow.slot, (0, 0))
+        key = flow.key.ljust(KEY_SIZE, b"\0")
         return FlowInfo(
             flow.slot,
             table,
             flow.priority,
             flowstore.unsigned(flow.cookie),
-            format_match(flow.key.ljust(KEY_SIZE, b"\0"), mask),
-            actions,
+            format_match(key, mask),
+            translate_actions(actions, key, mask),
             packets,
             n_bytes,
             max(age_ns, 0) / NS_PER_S,
@@ -198,4 +207,6 @@ class Dump:
             flow.idle_s,
             flow.hard_s,
             tuple(flow.flags.split()),
+            key,
+            mask,
         )

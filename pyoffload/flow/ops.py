@@ -55,7 +55,7 @@ _ND, _VLAN = abi.prereq.ND, abi.prereq.VLAN
 _ICMP = frozenset({abi.prereq.ICMP4, abi.prereq.ICMP6})
 _NO_L3 = frozenset({abi.prereq.NONE, _VLAN})
 _TAGGING = frozenset({_PUSH_VLAN, _SET_VID, _SET_PCP})
-_NOT_IN_BUCKETS = frozenset({_GOTO, _METER})
+_BUCKETLESS = {_GOTO: "goto_table", _METER: "meter"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +208,8 @@ def _check_order(steps: Steps, *, bucket: bool) -> None:
         op = step.op
         if step is DROP and len(steps) > 1:
             raise MisplacedError(index, "drop must be the only action")
-        if bucket and op in _NOT_IN_BUCKETS:
-            raise MisplacedError(index, f"{op.name.lower()} is not possible in a group's bucket")
+        if bucket and op in _BUCKETLESS:
+            raise MisplacedError(index, f"{_BUCKETLESS[op]} is not possible in a group's bucket")
         if op is _GOTO and index != len(steps) - 1:
             raise MisplacedError(index, "goto_table must be the last action")
         if op is _METER and index:

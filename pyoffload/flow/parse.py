@@ -33,6 +33,7 @@ from pyoffload.flow.ops import (
     cache_bytes,
     compile_actions,
     compile_word,
+    jump,
 )
 from pyoffload.flow.spec import DEFAULT_PRIORITY, FlowFilter, FlowSpec
 from pyoffload.flow.syntax import (
@@ -92,6 +93,7 @@ class FlowParser:
         self._words: dict[Verb, dict[str, _Word]] = {}
         self._actions: dict[str, FlowActions] = {}
         self._pieces: dict[str, Piece] = {}
+        self._jumps: dict[FlowActions, FlowActions] = {}
         self._shapes: dict[int, Shape] = {}
         self._cache_masks: dict[tuple[int, int], tuple[bytes, bytes, bool]] = {}
 
@@ -108,11 +110,14 @@ class FlowParser:
         if cookie_mask is not None:
             _fail_at(text, head, "cookie", "a new flow's cookie has no mask")
         key, mask, shape = line.key, line.mask, self._resolve(text, head, line)
+        table = line.table or 0
         if actions.needs or actions.goto >= 0:
-            self._check_actions(text, actions_at, actions, shape, line.table or 0)
+            self._check_actions(text, actions_at, actions, shape, table)
+        if actions.tail > table:
+            actions = self._jumps.setdefault(actions, jump(actions))
         mask_bytes, cache_mask, needs_l3 = self._masks(mask | shape.valid, actions)
         return FlowSpec(
-            line.table or 0,
+            table,
             DEFAULT_PRIORITY if line.priority is None else line.priority,
             cookie,
             line.idle_timeout,
