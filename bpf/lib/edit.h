@@ -17,6 +17,7 @@ struct edit_place {
 	__u16 dl_type; /* wire order */
 	__u8 nw_proto;
 	__u8 nw_frag;
+	__u8 routed; /* checksums cover the last hop of a routing header, not ipv6_dst (RFC 8200 8.1) */
 	__u8 n_tags; /* before the edit, at most 2 */
 };
 
@@ -64,7 +65,7 @@ INLINE int edit_addr6(struct __sk_buff *skb, const struct edit_place *at, __u32 
 
 	if (bpf_skb_load_bytes(skb, off, old, 16))
 		return -1;
-	if (csum) {
+	if (csum && !(at->routed && off == at->l3 + 24)) {
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
 			if (bpf_l4_csum_replace(skb, csum, old[i], new[i],

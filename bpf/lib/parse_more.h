@@ -142,6 +142,8 @@ INLINE void parse_extensions(struct __sk_buff *skb, struct scratch *s, __u32 end
 
 			if (at + len > end)
 				return;
+			if (type == IPPROTO_ROUTING && b[3])
+				s->routed = 1;
 			at += len;
 		}
 		s->cur.nw_proto = b[0];

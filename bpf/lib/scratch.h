@@ -57,6 +57,7 @@ struct scratch {
 	__u32 l4;
 	__u32 nd_sll; /* offset of the option's address, 0: none */
 	__u32 nd_tll;
+	__u32 routed; /* an IPv6 routing header names further hops */
 
 	/* the machine */
 	__u32 phase;

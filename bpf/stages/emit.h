@@ -184,6 +184,7 @@ INLINE int emit_edit(struct __sk_buff *skb, struct scratch *s)
 		.dl_type = s->cur.dl_type,
 		.nw_proto = s->cur.nw_proto,
 		.nw_frag = s->cur.nw_frag,
+		.routed = s->routed,
 	};
 
 	if ((a[9] ^ b[9]) | (a[10] ^ b[10]) | (a[11] ^ b[11]) | (a[12] ^ b[12]) | (a[4] ^ b[4]) |

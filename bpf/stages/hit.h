@@ -80,7 +80,7 @@ INLINE int slow_begin(struct __sk_buff *skb, const struct arrival *in, struct pa
 	s->bridge = in->port->bridge;
 	s->l3 = p->l3;
 	s->l4 = p->l4;
-	s->nd_sll = s->nd_tll = 0;
+	s->nd_sll = s->nd_tll = s->routed = 0;
 	s->phase = s->table = s->next_action = s->end_action = s->depth = s->group_depth =
 		s->rounds = 0;
 	s->n_pending = s->emitted = s->final = s->flood = s->held = s->lost = s->has_normal = 0;
