@@ -155,10 +155,9 @@ enum port_deliver {
 };
 
 enum port_flag {
-	PORT_XDP_OUT =
-		1, /* XDP programs may redirect to it: its driver takes frames from a devmap */
-	PORT_XDP_CSUM_SAFE =
-		2, /* its guest never leaves checksums partial: XDP need not look for that */
+	PORT_XDP_OUT = 1,	/* XDP programs may redirect to it: it takes frames from a devmap */
+	PORT_XDP_CSUM_SAFE = 2, /* its guest never leaves checksums partial: XDP need not look */
+	PORT_XDP_TAGS_SEEN = 4, /* its guest's VLAN tags are in the frame, not beside it */
 };
 
 /* How a port treats VLANs. One 64-bit store, so that no packet sees half of a change. */

@@ -69,6 +69,9 @@ int xdp_ingress(struct xdp_md *ctx)
 	in = port_by_ifindex(ctx->ingress_ifindex, &slot);
 	if (!in || !cfg)
 		return XDP_PASS;
+	/* a tag beside the frame is lost by a redirect; on an access port a tagged frame has no business anyway */
+	if (!(in->flags & PORT_XDP_TAGS_SEEN) && in->mode.vlan_mode != VLAN_MODE_ACCESS)
+		return XDP_PASS;
 	br = bridge_at(in->bridge);
 	if (!br || (br->flags & (BRIDGE_UP | BRIDGE_CACHE)) != (BRIDGE_UP | BRIDGE_CACHE))
 		return XDP_PASS;

@@ -90,6 +90,7 @@ class port_deliver(IntEnum):
 class port_flag(IntFlag):
     XDP_OUT = 1
     XDP_CSUM_SAFE = 2
+    XDP_TAGS_SEEN = 4
 
 
 class bridge_flag(IntFlag):

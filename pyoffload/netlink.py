@@ -140,7 +140,7 @@ class Features(NamedTuple):
 def dump_links() -> list[Link]:
     """Every interface of the namespace."""
     return [
-        _link(message) for message in _ask(_RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0), dump=True)
+        _link(message) for message in ask(_RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0), dump=True)
     ]
 
 
@@ -154,7 +154,7 @@ def get_link(which: str | int) -> Link | None:
             return None
         body += struct.pack("=HH", 4 + len(name), _IFLA_IFNAME) + name.ljust(-(-len(name) // 4) * 4, b"\0")
     try:
-        return next((_link(message) for message in _ask(_RTM_GETLINK, body, dump=False)), None)
+        return next((_link(message) for message in ask(_RTM_GETLINK, body, dump=False)), None)
     except KernelError as err:
         if err.errno in {19, 22}:  # ENODEV; EINVAL for an index of 0
             return None
@@ -166,14 +166,14 @@ def xdp_features() -> dict[int, int] | None:
     name = b"netdev\0\0"
     request = struct.pack("=BBxxHH", _CTRL_CMD_GETFAMILY, 1, 4 + 7, _CTRL_ATTR_FAMILY_NAME) + name
     try:
-        family = next(_ask(_GENL_ID_CTRL, request, dump=False, protocol=_NETLINK_GENERIC))
-        number = _number(_attributes(family, 4).get(_CTRL_ATTR_FAMILY_ID))
+        family = next(ask(_GENL_ID_CTRL, request, dump=False, protocol=_NETLINK_GENERIC))
+        number = _number(parse_attributes(family, 4).get(_CTRL_ATTR_FAMILY_ID))
         answers = list(
-            _ask(number, struct.pack("=BBxx", _NETDEV_CMD_DEV_GET, 1), dump=True, protocol=_NETLINK_GENERIC)
+            ask(number, struct.pack("=BBxx", _NETDEV_CMD_DEV_GET, 1), dump=True, protocol=_NETLINK_GENERIC)
         )
     except (KernelError, OSError, StopIteration):
         return None
-    devices = [_attributes(answer, 4) for answer in answers]
+    devices = [parse_attributes(answer, 4) for answer in answers]
     return {
         _number(device.get(_NETDEV_A_DEV_IFINDEX)): _number(device.get(_NETDEV_A_DEV_XDP_FEATURES))
         for device in devices
@@ -183,8 +183,8 @@ def xdp_features() -> dict[int, int] | None:
 def has_clsact(ifindex: int) -> bool:
     return any(
         struct.unpack_from("=i", message, 4)[0] == ifindex
-        and _text(_attributes(message, 20).get(_TCA_KIND)) == "clsact"
-        for message in _ask(_RTM_GETQDISC, struct.pack("=BxHiIII", 0, 0, ifindex, 0, 0, 0), dump=True)
+        and _text(parse_attributes(message, 20).get(_TCA_KIND)) == "clsact"
+        for message in ask(_RTM_GETQDISC, struct.pack("=BxHiIII", 0, 0, ifindex, 0, 0, 0), dump=True)
     )
 
 
@@ -194,14 +194,14 @@ def clsact_filters(ifindex: int) -> list[Filter]:
     for parent, direction in _CLSACT.items():
         body = struct.pack("=BxHiIII", 0, 0, ifindex, 0, parent, 0)
         try:
-            messages = list(_ask(_RTM_GETTFILTER, body, dump=True))
+            messages = list(ask(_RTM_GETTFILTER, body, dump=True))
         except KernelError:
             continue  # no clsact here
         for message in messages:
             handle, _, info = struct.unpack_from("=III", message, 8)
-            attributes = _attributes(message, 20)
+            attributes = parse_attributes(message, 20)
             kind = _text(attributes.get(_TCA_KIND))
-            options = _attributes(attributes.get(_TCA_OPTIONS, b""), 0)
+            options = parse_attributes(attributes.get(_TCA_OPTIONS, b""), 0)
             if handle == 0:
                 continue  # the head of a list of filters, which the kernel reports as well
             number = options.get(_TCA_BPF_ID)
@@ -251,7 +251,7 @@ def _ethtool(ifname: str, request: bytes) -> bytes | None:
     return buffer.raw
 
 
-def _ask(message_type: int, body: bytes, *, dump: bool, protocol: int = _NETLINK_ROUTE) -> Iterator[bytes]:
+def ask(message_type: int, body: bytes, *, dump: bool = False, protocol: int = _NETLINK_ROUTE) -> Iterator[bytes]:
     """Send one request, yield the body of each answer. KernelError carries the errno of a refusal."""
     flags = _NLM_F_REQUEST | (_NLM_F_DUMP if dump else 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
@@ -276,7 +276,7 @@ def _ask(message_type: int, body: bytes, *, dump: bool, protocol: int = _NETLINK
                     return
 
 
-def _attributes(data: bytes, offset: int) -> dict[int, bytes]:
+def parse_attributes(data: bytes, offset: int) -> dict[int, bytes]:
     """The netlink attributes from `offset` on; of equal types the last."""
     found: dict[int, bytes] = {}
     while offset + 4 <= len(data):
@@ -298,8 +298,8 @@ def _number(value: bytes | None) -> int:
 
 def _link(message: bytes) -> Link:
     hardware, ifindex, flags = struct.unpack_from("=HiI", message, 2)
-    attributes = _attributes(message, 16)
-    info = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
+    attributes = parse_attributes(message, 16)
+    info = parse_attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
     kind = _text(info.get(_IFLA_INFO_KIND))
     netnsid = attributes.get(_IFLA_LINK_NETNSID)
     return Link(
@@ -316,7 +316,7 @@ def _link(message: bytes) -> Link:
         xdp=_xdp(attributes.get(_IFLA_XDP, b"")),
         tx_queues=_number(attributes.get(_IFLA_NUM_TX_QUEUES)),
         rx_queues=_number(attributes.get(_IFLA_NUM_RX_QUEUES)),
-        tun=_tun(_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if kind == "tun" else None,
+        tun=_tun(parse_attributes(info.get(_IFLA_INFO_DATA, b""), 0)) if kind == "tun" else None,
         ethernet=hardware == _ARPHRD_ETHER,
     )
 
@@ -331,7 +331,7 @@ def _tun(data: dict[int, bytes]) -> Tun:
 
 def _xdp(data: bytes) -> tuple[tuple[str, int], ...]:
     """Mode and program id of each XDP program of an interface."""
-    found = _attributes(data, 0)
+    found = parse_attributes(data, 0)
     several = [(mode, _number(found[kind])) for kind, mode in _XDP_ATTACHED.items() if found.get(kind)]
     if several:
         return tuple(several)

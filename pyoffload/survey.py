@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pyoffload import _abi as abi, netlink
 from pyoffload.links import local_names
 from pyoffload.model import BridgeConfig, PortConfig
-from pyoffload.plan import ABSENT, Key, Plan, WantedPort, bridge_differs, make_plan, port_mode
+from pyoffload.plan import ABSENT, Key, NoSlot, Plan, WantedPort, bridge_differs, make_plan, port_mode
 from pyoffload.records import (
     BridgeRecord,
     PortRecord,
@@ -45,6 +45,7 @@ class Survey:
     members: dict[int, Members]  # by bridge slot; only bridges that differ
     bridge_changes: list[BridgeConfig]
     bridge_removals: list[BridgeRecord]
+    no_slot: dict[str, NoSlot]  # interfaces that the datapath could not find; they count as absent
 
     @property
     def in_order(self) -> bool:
@@ -109,8 +110,17 @@ def survey(
     bridges = store.bridges()
     records = {record.slot: record for record in read_bridges(maps)}
     actual = read_ports(maps)
-    wanted = wanted_ports(store, host, unusable)
-    plan = make_plan(wanted, actual, _profiles_in_use(maps, actual))
+    profiles = _profiles_in_use(maps, actual)
+    no_slot: dict[str, NoSlot] = {}
+    while True:
+        wanted = wanted_ports(store, host, {*unusable, *no_slot})
+        try:
+            plan = make_plan(wanted, actual, profiles)
+            break
+        except NoSlot as err:
+            if err.ifname in no_slot:  # a bridge's own interface, which is never unusable
+                raise
+            no_slot[err.ifname] = err
     members = {}
     for slot in {bridge.slot for bridge in bridges} | set(records):
         difference = _members(maps, slot, wanted, plan.slots, known=slot in records)
@@ -129,6 +139,7 @@ def survey(
             for bridge in bridges
             if bridge_differs(bridge, records.get(bridge.slot), locals_[bridge.slot], cache=cache)
         ],
+        no_slot=no_slot,
         bridge_removals=[
             record for slot, record in records.items() if slot not in {bridge.slot for bridge in bridges}
         ],
@@ -143,6 +154,7 @@ def describe(survey: Survey) -> list[str]:
         + ("its options differ in the maps" if bridge.slot in survey.bridge_records else "is not in the maps")
         for bridge in survey.bridge_changes
     ]
+    said += [f"port {err.message}" for err in survey.no_slot.values()]
     said += [f"bridge slot {record.slot}: in the maps, not configured" for record in survey.bridge_removals]
     records = {record.key: record for record in survey.actual}
     for write in survey.plan.writes:
@@ -183,20 +195,37 @@ def _local_port(bridge: BridgeConfig, host: Host) -> WantedPort:
 def _wanted(port: PortConfig, bridge_slot: int, link: netlink.Link | None, host: Host) -> WantedPort:
     mode, flags, pvid, vlans = port_mode(port)
     ifindex = link.ifindex if link else 0
-    delivery = _delivery(link, takes_xdp=link.ifindex in host.takes_xdp) if link else ABSENT
+    delivery = ABSENT
+    if link:
+        delivery = _delivery(link, takes_xdp=link.ifindex in host.takes_xdp, on_xdp=port.hook == "xdp")
     return WantedPort(bridge_slot, port.ofport, port.ifname, ifindex, mode, flags, pvid, vlans, delivery)
 
 
-def _delivery(link: netlink.Link, *, takes_xdp: bool) -> int:
+def _delivery(link: netlink.Link, *, takes_xdp: bool, on_xdp: bool) -> int:
     """How frames get to the guest behind an interface."""
     to_peer = link.kind == "veth" and link.peer_netnsid is not None
     how = abi.port_deliver.PEER if to_peer else abi.port_deliver.REDIRECT
     flags = 0
     if takes_xdp:
         flags |= abi.port_flag.XDP_OUT
-    if link.tun is not None and link.tun.tap and not link.tun.vnet_hdr:
-        flags |= abi.port_flag.XDP_CSUM_SAFE  # such a guest has no way to say that a checksum is missing
+    if on_xdp:
+        flags |= _xdp_sees(link)
     return pack_delivery(link.ifindex, how, flags)
+
+
+def _xdp_sees(link: netlink.Link) -> int:
+    """What an XDP program may rely on: enum port_flag. Nothing, where the guest's end cannot be asked."""
+    if link.tun is not None:  # its frames carry their tags; without vnet_hdr a guest cannot leave checksums out
+        safe = link.tun.tap and not link.tun.vnet_hdr
+        return abi.port_flag.XDP_TAGS_SEEN | (abi.port_flag.XDP_CSUM_SAFE if safe else 0)
+    from pyoffload import peers
+
+    guest = peers.offloads(link)
+    if guest is None:
+        return 0
+    return (0 if guest.tx_vlan else abi.port_flag.XDP_TAGS_SEEN) | (
+        0 if guest.tx_csum else abi.port_flag.XDP_CSUM_SAFE
+    )
 
 
 def _profiles_in_use(maps: MapSet, actual: list[PortRecord]) -> dict[int, bytes]:
