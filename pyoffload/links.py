@@ -73,13 +73,30 @@ def delete_local_pair(bridge: str) -> bool:
 
 
 def list_local_pairs() -> list[str]:
-    """Bridges whose pair exists, whether or not the bridge does."""
-    return sorted(
-        link.alias.removeprefix(PORT_ALIAS_PREFIX)
-        for link in netlink.dump_links()
-        if link.kind == "veth"
-        and link.alias.startswith(PORT_ALIAS_PREFIX)
-        and link.ifname == local_names(link.alias.removeprefix(PORT_ALIAS_PREFIX))[1]
+    """Bridges whose pair exists, complete or not, whether or not the bridge does."""
+    found = netlink.dump_links()
+    by_index = {link.ifindex: link for link in found}
+    bridges = set()
+    for link in found:
+        if link.kind != "veth" or not link.ifname.startswith("pyo"):
+            continue
+        host = by_index.get(link.peer_ifindex) if link.peer_netnsid is None else None
+        # The hidden end's name tells; the alias is not there yet if a command died while it made the pair.
+        names = [host.ifname] if host else []
+        names.append(link.alias.removeprefix(PORT_ALIAS_PREFIX))
+        bridges.update(name for name in names if local_names(name)[1] == link.ifname)
+    return sorted(bridges)
+
+
+def is_complete(bridge: str, host: netlink.Link | None, port: netlink.Link | None) -> bool:
+    """Whether nothing is left to do for `create_local_pair`; ``host`` and ``port`` have the names of the ends."""
+    return (
+        host is not None
+        and port is not None
+        and host.alias == HOST_ALIAS
+        and port.alias == PORT_ALIAS_PREFIX + bridge
+        and port.up
+        and host.peer_ifindex == port.ifindex
     )
 
 

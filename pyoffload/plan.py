@@ -36,6 +36,17 @@ class WantedPort:
         return self.bridge, self.ofport
 
 
+class NoSlot(TableFull):
+    """All the places where the datapath would look for this port's interface are taken."""
+
+    def __init__(self, port: WantedPort) -> None:
+        super().__init__(
+            f"'{port.ifname}': the {abi.PORT_PROBES} port slots for interface index {port.ifindex} are taken",
+            hint="delete the interface and make it again: it gets another index",
+        )
+        self.ifname = port.ifname
+
+
 @dataclass(frozen=True, slots=True)
 class PortWrite:
     """ports[slot] is to become this. ``fresh``: the slot held another port, another interface, or nothing."""
@@ -84,7 +95,7 @@ def home_slots(ifindex: int) -> list[int]:
 
 
 def assign_slots(wanted: Sequence[WantedPort], actual: Sequence[PortRecord]) -> dict[Key, int]:
-    """A slot for every wanted port; who has a fitting one keeps it.
+    """A slot for every wanted port; who has a fitting one keeps it. TableFull: see `NoSlot`.
 
     Slots of records that are to go are not given away in the same change: packets may still refer to them. Absent ports
     give way to ports whose interface is there.
@@ -103,10 +114,7 @@ def assign_slots(wanted: Sequence[WantedPort], actual: Sequence[PortRecord]) -> 
         homes = home_slots(port.ifindex)
         free = [slot for slot in homes if slot not in taken] or [slot for slot in homes if slot in absent]
         if not free:
-            raise TableFull(
-                f"{port.ifname}: the {abi.PORT_PROBES} port slots for interface index {port.ifindex} are taken",
-                hint="delete the interface and make it again: it gets another index",
-            )
+            raise NoSlot(port)
         slots[port.key] = free[0]
         taken.add(free[0])
         absent.pop(free[0], None)

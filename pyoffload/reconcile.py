@@ -44,11 +44,14 @@ def stage(change: Change, *, must_attach: Collection[str] = (), full: bool = Fal
     the error is raised. ``full``: also look for MAC addresses that do not belong there.
     """
     outcome = Outcome()
-    _stage_local_pairs(change)
-    host = Host.look()
+    host = _stage_local_pairs(change)
     _stage_hooks(change, host, must_attach, outcome)
     failed = [ifname for ifname, _ in outcome.failed]
     found = survey(change.store, change.maps, host, cache=cache_enabled(change.maps), unusable=failed)
+    for ifname, err in found.no_slot.items():
+        if ifname in must_attach:
+            raise err
+        outcome.failed.append((ifname, err.message))
     for write in found.plan.writes:
         if write.fresh:
             _reserve(change, write)
@@ -62,12 +65,19 @@ def stage(change: Change, *, must_attach: Collection[str] = (), full: bool = Fal
 # ---- before the commit
 
 
-def _stage_local_pairs(change: Change) -> None:
-    present = set(links.list_local_pairs())
+def _stage_local_pairs(change: Change) -> Host:
+    """Make the bridges' own interfaces that are missing; returns what there is on the host then."""
+    host = Host.look()
+    made = False
     for bridge in change.store.bridges():
-        if bridge.name not in present:
-            links.create_local_pair(bridge.name)
+        host_end, port_end = (host.get(name) for name in links.local_names(bridge.name))
+        if links.is_complete(bridge.name, host_end, port_end):
+            continue
+        if port_end is None:
             change.undo(partial(links.delete_local_pair, bridge.name))
+        links.create_local_pair(bridge.name)
+        made = True
+    return Host.look() if made else host
 
 
 def _stage_hooks(change: Change, host: Host, must_attach: Collection[str], outcome: Outcome) -> None:
