@@ -226,14 +226,14 @@ def _edit_words(entry: abi.cache_entry) -> list[str]:
             words += [f"push_vlan:{tpid:#06x}", f"mod_vlan_vid:{tci & 0xFFF}"]
             if tci >> 13:
                 words.append(f"mod_vlan_pcp:{tci >> 13}")
-    table = (
-        (field.NW_SRC, lambda: f"mod_nw_src:{address(edit.nw_src)}"),
-        (field.NW_DST, lambda: f"mod_nw_dst:{address(edit.nw_dst)}"),
-        (field.TOS, lambda: f"mod_nw_tos:{edit.tos}"),
-        (field.TTL, lambda: f"mod_nw_ttl:{edit.ttl}"),
-        (field.DEC_TTL, lambda: f"dec_ttl:{edit.ttl}"),
-        (field.TP_SRC, lambda: f"mod_tp_src:{edit.tp_src}"),
-        (field.TP_DST, lambda: f"mod_tp_dst:{edit.tp_dst}"),
-        (field.LABEL, lambda: f"set_field:{edit.label:#x}->ipv6_label"),
+    values = (
+        (field.NW_SRC, "mod_nw_src", address(edit.nw_src)),
+        (field.NW_DST, "mod_nw_dst", address(edit.nw_dst)),
+        (field.TOS, "mod_nw_tos", edit.tos),
+        (field.TTL, "mod_nw_ttl", edit.ttl),
+        (field.DEC_TTL, "dec_ttl", edit.ttl),
+        (field.TP_SRC, "mod_tp_src", edit.tp_src),
+        (field.TP_DST, "mod_tp_dst", edit.tp_dst),
+        (field.LABEL, "mod_ipv6_label", edit.label),
     )
-    return words + [word() for bit, word in table if edit.fields & bit]
+    return words + [f"{word}:{value}" for bit, word, value in values if edit.fields & bit]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FlowInfo:
-    """One flow as it runs. ``id`` is what traces and cache entries call it; ages in seconds; ``key`` and ``mask`` are
-    struct flow_key.
+    """One flow as it runs. ``id`` is what traces and cache entries call it; ages in seconds; ``raw_match`` is key and
+    mask as struct flow_key.
     """
 
     id: int
@@ -39,8 +39,7 @@ class FlowInfo:
     idle_timeout: int
     hard_timeout: int
     flags: tuple[str, ...]
-    key: bytes
-    mask: bytes
+    raw_match: tuple[Any, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """`flow dump -j`."""
@@ -64,7 +63,7 @@ class FlowInfo:
         from pyoffload.flow.dialects import translate_actions
         from pyoffload.flow.format import format_flow
 
-        actions = translate_actions(self.actions, self.key, self.mask)
+        actions = translate_actions(self.actions, *self.raw_match)
         return format_flow(self, self.match, actions, self if stats else None)
 
 
@@ -207,6 +206,5 @@ class Dump:
             flow.idle_s,
             flow.hard_s,
             tuple(flow.flags.split()),
-            key,
-            mask,
+            (key, mask),
         )

@@ -12,7 +12,7 @@ from pyoffload.flow.format import DEFAULT_PRIORITY
 from pyoffload.flowstore import Flow
 
 if TYPE_CHECKING:
-    from pyoffload.flow.parse import FlowFilter
+    from pyoffload.flow.spec import FlowFilter
     from pyoffload.flowedit import FlowEdit
 
 

@@ -143,6 +143,36 @@ class Subtable(NamedTuple):
     needs_l3: bool
 
 
+class Group(NamedTuple):
+    """A row of flow_groups."""
+
+    slot: int
+    bridge_slot: int
+    group_id: int
+    type: int
+    text: str
+    first_bucket: int
+    n_buckets: int
+    cache_mask: bytes
+    needs_l3: int
+    added_ns: int
+
+
+class Bucket(NamedTuple):
+    """A row of flow_buckets; ``watch_group`` is a slot."""
+
+    place: int
+    group_slot: int
+    bucket_id: int
+    actions: int
+    weight: int
+    weight_end: int
+    watch_port: int
+    watch_group: int
+
+
+NO_GROUP = 0xFFFFFFFF  # Bucket.watch_group: watches none
+GROUP_COLUMNS = ", ".join(Group._fields)
 FLOW_COLUMNS = ", ".join(Flow._fields)
 _INSERT_FLOW = f"INSERT INTO flows VALUES ({', '.join('?' * len(Flow._fields))})"
 
@@ -175,7 +205,7 @@ def subtables(conn: sqlite3.Connection, bridge_slot: int) -> list[Subtable]:
         "SELECT id, bridge_slot, tbl, mask, cache_mask, needs_l3 FROM flow_subtables WHERE bridge_slot = ?",
         (bridge_slot,),
     )
-    return [Subtable(*row[:5], bool(row[5])) for row in rows]
+    return [Subtable(*row)._replace(needs_l3=bool(row[5])) for row in rows]
 
 
 def put_subtables(conn: sqlite3.Connection, rows: Iterable[Subtable]) -> None:

@@ -342,10 +342,8 @@ def cache_mask(conn: sqlite3.Connection, bridge_slot: int) -> tuple[bytes, bool]
             mask |= int.from_bytes(bits, "little")
             needs_l3 = needs_l3 or bool(l3)
     if needs_l3:
-        key = abi.flow_key
-        mask |= (
-            0xFF << 8 * key.nw_proto.offset | 0xFF << 8 * key.nw_frag.offset | 0xFF << 8 * key.valid.offset
-        )
+        for member in ("nw_proto", "nw_frag", "valid"):
+            mask |= 0xFF << 8 * getattr(abi.flow_key, member).offset
     return mask.to_bytes(policy.MASK_SIZE, "little"), needs_l3
 
 

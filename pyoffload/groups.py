@@ -10,13 +10,15 @@ import time
 from collections import Counter
 from ctypes import c_uint64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyoffload import _abi as abi, flowstore, policy
 from pyoffload.actionpool import list_lengths, lists_using
 from pyoffload.errors import AlreadyExists, NotFound, OffloadError, TableFull
+from pyoffload.flowstore import GROUP_COLUMNS, NO_GROUP, Bucket, Group
 from pyoffload.flowswap import Publication, zero_stats
 from pyoffload.flowtable import BridgeTables
+from pyoffload.groupinfo import BucketInfo, GroupInfo, list_groups, show
 from pyoffload.slots import Places
 
 if TYPE_CHECKING:
@@ -26,39 +28,13 @@ if TYPE_CHECKING:
     from pyoffload.instance import Instance
     from pyoffload.mapset import MapSet
 
+__all__ = [
+    "BucketInfo", "GroupChange", "GroupInfo", "Groups", "add", "delete", "list_groups", "modify", "show", "write_groups",
+]  # fmt: skip
+
 GROUP_SIZE = 8
 BUCKET = struct.Struct("<IHHHHI")
-NO_GROUP = 0xFFFFFFFF
 _WEIGHT_SUM = 65535  # weight_end of the last bucket
-_COLUMNS = "slot, bridge_slot, group_id, type, text, first_bucket, n_buckets, cache_mask, needs_l3, added_ns"
-
-
-class _Group(NamedTuple):
-    """A row of flow_groups."""
-
-    slot: int
-    bridge_slot: int
-    group_id: int
-    type: int
-    text: str
-    first_bucket: int
-    n_buckets: int
-    cache_mask: bytes
-    needs_l3: int
-    added_ns: int
-
-
-class _Bucket(NamedTuple):
-    """A row of flow_buckets; ``watch_group`` is a slot."""
-
-    place: int
-    group_slot: int
-    bucket_id: int
-    actions: int
-    weight: int
-    weight_end: int
-    watch_port: int
-    watch_group: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +103,7 @@ class Groups:
         slot = self._free_slot() if old is None else old.slot
         buckets = self._buckets(spec, slot)
         mask, needs_l3 = _cache_needs(spec)
-        group = _Group(
+        group = Group(
             slot,
             self._tables.slot,
             spec.group_id,
@@ -148,10 +124,10 @@ class Groups:
     def delete(self, group_id: int | None) -> GroupChange:
         """Delete one, or all of the bridge."""
         rows = self._conn.execute(
-            f"SELECT {_COLUMNS} FROM flow_groups WHERE bridge_slot = ?1 AND (?2 IS NULL OR group_id = ?2)",
+            f"SELECT {GROUP_COLUMNS} FROM flow_groups WHERE bridge_slot = ?1 AND (?2 IS NULL OR group_id = ?2)",
             (self._tables.slot, group_id),
         )
-        groups = [_Group(*row) for row in rows]
+        groups = [Group(*row) for row in rows]
         if not groups:
             if group_id is not None:
                 bridge = self._tables.config.name
@@ -177,12 +153,12 @@ class Groups:
 
     # Rows -------------------------------------------------------------------------------------------------------
 
-    def _find(self, group_id: int) -> _Group | None:
+    def _find(self, group_id: int) -> Group | None:
         row = self._conn.execute(
-            f"SELECT {_COLUMNS} FROM flow_groups WHERE bridge_slot = ? AND group_id = ?",
+            f"SELECT {GROUP_COLUMNS} FROM flow_groups WHERE bridge_slot = ? AND group_id = ?",
             (self._tables.slot, group_id),
         ).fetchone()
-        return _Group(*row) if row else None
+        return Group(*row) if row else None
 
     def _free_slot(self) -> int:
         rows = self._conn.execute("SELECT slot FROM flow_groups").fetchall()
@@ -196,7 +172,7 @@ class Groups:
             )
         return free
 
-    def _buckets(self, spec: GroupSpec, slot: int) -> list[_Bucket]:
+    def _buckets(self, spec: GroupSpec, slot: int) -> list[Bucket]:
         rows = self._conn.execute("SELECT place FROM flow_buckets").fetchall()
         places = Places(
             abi.MAX_BUCKETS,
@@ -208,7 +184,7 @@ class Groups:
             raise TableFull(f"the instance has no room for {len(spec.buckets)} buckets of {abi.MAX_BUCKETS}")
         ends = weight_ends([bucket.weight for bucket in spec.buckets])
         return [
-            _Bucket(
+            Bucket(
                 first + n,
                 slot,
                 bucket.bucket_id,
@@ -229,7 +205,7 @@ class Groups:
             )
         return slot
 
-    def _store(self, group: _Group, buckets: list[_Bucket], old: _Group | None) -> None:
+    def _store(self, group: Group, buckets: list[Bucket], old: Group | None) -> None:
         more = Counter(bucket.actions for bucket in buckets)
         if old is not None:
             more.subtract(self._lists({old.slot}))
@@ -298,7 +274,7 @@ class Groups:
 
     # Maps -------------------------------------------------------------------------------------------------------
 
-    def _stage(self, group: _Group, buckets: list[_Bucket], *, fresh: bool) -> None:
+    def _stage(self, group: Group, buckets: list[Bucket], *, fresh: bool) -> None:
         maps = self._change.maps
         if fresh:
             zero_stats(maps, "group_stats", [group.slot])
@@ -362,7 +338,7 @@ def _cache_needs(spec: GroupSpec) -> tuple[bytes, bool]:
     return cache_bytes(reads), needs_l3
 
 
-def _write_buckets(conn: sqlite3.Connection, maps: MapSet, buckets: list[_Bucket]) -> None:
+def _write_buckets(conn: sqlite3.Connection, maps: MapSet, buckets: list[Bucket]) -> None:
     lengths = list_lengths(conn, {bucket.actions for bucket in buckets})
     view = maps.mmap("buckets")
     for bucket in buckets:
@@ -378,7 +354,7 @@ def _write_buckets(conn: sqlite3.Connection, maps: MapSet, buckets: list[_Bucket
         )
 
 
-def _write_group(maps: MapSet, group: _Group) -> None:
+def _write_group(maps: MapSet, group: Group) -> None:
     value = struct.pack("<IHH", group.first_bucket, group.n_buckets, group.type)
     c_uint64.from_buffer(maps.mmap("groups"), group.slot * GROUP_SIZE).value = int.from_bytes(value, "little")
 
@@ -386,164 +362,12 @@ def _write_group(maps: MapSet, group: _Group) -> None:
 def write_groups(conn: sqlite3.Connection, maps: MapSet, bridge_slot: int) -> None:
     """All groups of the bridge as the store has them. What is there already is written with the same bytes."""
     buckets = [
-        _Bucket(*row)
+        Bucket(*row)
         for row in conn.execute(
             "SELECT b.* FROM flow_buckets b JOIN flow_groups g ON g.slot = b.group_slot WHERE g.bridge_slot = ?",
             (bridge_slot,),
         )
     ]
     _write_buckets(conn, maps, buckets)
-    for row in conn.execute(f"SELECT {_COLUMNS} FROM flow_groups WHERE bridge_slot = ?", (bridge_slot,)):
-        _write_group(maps, _Group(*row))
-
-
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class BucketInfo:
-    """One bucket; None: watches nothing."""
-
-    bucket_id: int
-    weight: int
-    watch_port: int | None
-    watch_group: int | None
-    actions: str
-    packets: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class GroupInfo:
-    """One group with its counters; ``flows``: how many flows use it."""
-
-    group_id: int
-    type: str
-    buckets: tuple[BucketInfo, ...]
-    packets: int
-    bytes: int
-    flows: int
-    age_s: float
-
-    def as_dict(self) -> dict[str, Any]:
-        buckets = [
-            {
-                "bucket_id": b.bucket_id,
-                "weight": b.weight,
-                "watch_port": b.watch_port,
-                "watch_group": b.watch_group,
-                "actions": b.actions,
-                "packets": b.packets,
-                "bytes": b.bytes,
-            }
-            for b in self.buckets
-        ]
-        return {
-            "group_id": self.group_id,
-            "type": self.type,
-            "buckets": buckets,
-            "packets": self.packets,
-            "bytes": self.bytes,
-            "flows": self.flows,
-            "age_s": round(self.age_s, 3),
-        }
-
-    def text(self, stats: bool = True) -> str:
-        """The line of ovs-ofctl dump-groups; with ``stats`` that of dump-group-stats behind it."""
-        words = [f" group_id={self.group_id},type={self.type}"]
-        for bucket in self.buckets:
-            parts = [f"bucket=bucket_id:{bucket.bucket_id}"]
-            if self.type == "select":
-                parts.append(f"weight:{bucket.weight}")
-            if bucket.watch_port is not None:
-                parts.append(f"watch_port:{bucket.watch_port}")
-            if bucket.watch_group is not None:
-                parts.append(f"watch_group:{bucket.watch_group}")
-            words.append(",".join([*parts, f"actions={bucket.actions}"]))
-        line = ",".join(words)
-        if not stats:
-            return line
-        from pyoffload.flow.format import format_duration
-
-        counters = [
-            f"group_id={self.group_id},duration={format_duration(self.age_s)},ref_count={self.flows},"
-            f"packet_count={self.packets},byte_count={self.bytes}"
-        ]
-        counters += [
-            f"bucket{n}:packet_count={bucket.packets},byte_count={bucket.bytes}"
-            for n, bucket in enumerate(self.buckets)
-        ]
-        return f"{line}\n {','.join(counters)}"
-
-
-def list_groups(instance: Instance, bridge: str) -> list[GroupInfo]:
-    """All groups of a bridge, by id."""
-    from pyoffload.change import require_bridge
-    from pyoffload.mapset import MapSet
-    from pyoffload.store import Store
-
-    store = Store.open_readonly(instance)
-    config = require_bridge(store, bridge)
-    if store is None:
-        return []
-    maps = MapSet(instance, writable=False) if instance.is_up() else None
-    try:
-        with store:
-            return read_groups(store.conn, maps, config.slot)
-    finally:
-        if maps is not None:
-            maps.close()
-
-
-def show(instance: Instance, bridge: str, group_id: int) -> GroupInfo:
-    """One group, or NotFound."""
-    for group in list_groups(instance, bridge):
-        if group.group_id == group_id:
-            return group
-    raise NotFound(
-        f"group {group_id} does not exist on bridge {bridge}", hint=f"pyoffload group list {bridge}"
-    )
-
-
-def read_groups(conn: sqlite3.Connection, maps: MapSet | None, bridge_slot: int) -> list[GroupInfo]:
-    """Groups from the store with counters from the maps (zero where there are none)."""
-
-    def count(name: str, slot: int) -> tuple[int, ...]:
-        return (0, 0) if maps is None else maps[name].lookup_percpu_sum(slot, "2Q")
-
-    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    ids = dict(
-        conn.execute(
-            "SELECT slot, group_id FROM flow_groups WHERE bridge_slot = ?", (bridge_slot,)
-        ).fetchall()
-    )
-    found = []
-    for row in conn.execute(
-        f"SELECT {_COLUMNS} FROM flow_groups WHERE bridge_slot = ? ORDER BY group_id", (bridge_slot,)
-    ).fetchall():
-        group = _Group(*row)
-        buckets = [
-            BucketInfo(
-                bucket_id,
-                weight,
-                None if port == abi.OFPORT_NONE else port,
-                None if watched == NO_GROUP else ids[watched],
-                text,
-                *count("bucket_stats", place),
-            )
-            for bucket_id, weight, port, watched, text, place in conn.execute(
-                "SELECT bucket_id, weight, watch_port, watch_group, text, place FROM flow_buckets"
-                " JOIN action_lists ON first = actions WHERE group_slot = ? ORDER BY place",
-                (group.slot,),
-            )
-        ]
-        users = lists_using(conn, "group", [group.slot])
-        flows = sum(
-            conn.execute("SELECT count(*) FROM flows WHERE actions = ?", (first,)).fetchone()[0]
-            for first in users
-        )
-        age_s = max(now - group.added_ns, 0) / flowstore.NS_PER_S
-        kind = abi.group_type(group.type).name.lower()
-        packets, n_bytes = count("group_stats", group.slot)
-        found.append(GroupInfo(group.group_id, kind, tuple(buckets), packets, n_bytes, flows, age_s))
-    return found
+    for row in conn.execute(f"SELECT {GROUP_COLUMNS} FROM flow_groups WHERE bridge_slot = ?", (bridge_slot,)):
+        _write_group(maps, Group(*row))

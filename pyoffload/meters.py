@@ -17,6 +17,7 @@ from pyoffload.errors import AlreadyExists, NotFound, TableFull
 from pyoffload.flowstore import NS_PER_S
 from pyoffload.flowswap import zero_stats
 from pyoffload.flowtable import BridgeTables
+from pyoffload.groupinfo import count_users
 from pyoffload.slots import Places
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyoffload.flow.meters_syntax import MeterSpec
     from pyoffload.instance import Instance
     from pyoffload.mapset import MapSet
+    from pyoffload.store import Store
 
 METER_SIZE = 32
 _TAT_AT, _BURST_AT, _RATE_AT, _MODE_AT = 0, 8, 16, 24
@@ -247,7 +249,7 @@ def list_meters(instance: Instance, bridge: str) -> list[MeterInfo]:
     maps = MapSet(instance, writable=False) if instance.is_up() else None
     try:
         with store:
-            return read_meters(store.conn, maps, config.slot)
+            return read_meters(store, maps, config.slot)
     finally:
         if maps is not None:
             maps.close()
@@ -263,19 +265,16 @@ def show(instance: Instance, bridge: str, meter_id: int) -> MeterInfo:
     )
 
 
-def read_meters(conn: sqlite3.Connection, maps: MapSet | None, bridge_slot: int) -> list[MeterInfo]:
+def read_meters(store: Store, maps: MapSet | None, bridge_slot: int) -> list[MeterInfo]:
     """Meters from the store with counters from the maps (zero where there are none)."""
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     found = []
-    for row in conn.execute(
+    for row in store.rows(
         f"SELECT {_COLUMNS} FROM flow_meters WHERE bridge_slot = ? ORDER BY meter_id", (bridge_slot,)
-    ).fetchall():
+    ):
         meter = _Meter(*row)
         packets, n_bytes = (0, 0) if maps is None else maps["meter_stats"].lookup_percpu_sum(meter.slot, "2Q")
-        flows = sum(
-            conn.execute("SELECT count(*) FROM flows WHERE actions = ?", (first,)).fetchone()[0]
-            for first in lists_using(conn, "meter", [meter.slot])
-        )
+        flows = count_users(store, "meter", meter.slot)
         unit = "pktps" if meter.per_packet else "kbps"
         age_s = max(now - meter.added_ns, 0) / NS_PER_S
         found.append(MeterInfo(meter.meter_id, unit, meter.rate, meter.burst, packets, n_bytes, flows, age_s))

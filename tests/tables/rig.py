@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pyoffload import _abi as abi, classifier, flowstore, policy
 from pyoffload.actionpool import ActionPool
 from pyoffload.classifier import SUBTABLE
-from pyoffload.flowdump import Dump
 from pyoffload.flow.parse import parse_flow, parse_flows, parse_match
+from pyoffload.flowdump import Dump
 from pyoffload.flowselect import Selector
 from pyoffload.flowstore import FLOW_COLUMNS
 from pyoffload.flowswap import FLOW
@@ -216,7 +216,9 @@ class Rig:
     def model(self, bridge_slot=0):
         """What the store says, by the specification."""
         lists = dict(self.conn.execute("SELECT text, ops FROM action_lists").fetchall())
-        builtin = self.conn.execute("SELECT 1 FROM flows WHERE bridge_slot = ? AND priority < 0", (bridge_slot,))
+        builtin = self.conn.execute(
+            "SELECT 1 FROM flows WHERE bridge_slot = ? AND priority < 0", (bridge_slot,)
+        )
         return Model(self.rows(bridge_slot), lists, builtin=builtin.fetchone() is not None)
 
     def totals(self, bridge_slot=0):
@@ -315,7 +317,11 @@ def disagreements(reader, model, probes, tables=(0, 1)):
             got, want = reader.lookup(table, key), model.lookup(table, key)
             if want == "builtin":
                 want = (-1, {NORMAL})
-            same = got == want if want is None or want == "normal" else got is not None and got[0] == want[0] and got[1] in want[1]
+            same = (
+                got == want
+                if want is None or want == "normal"
+                else got is not None and got[0] == want[0] and got[1] in want[1]
+            )
             if not same:
                 wrong.append((table, hex(key), got, want))
     return wrong

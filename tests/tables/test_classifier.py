@@ -31,7 +31,11 @@ def test_a_classifier_has_a_header_for_each_table_and_subtables_by_falling_prior
     assert headers[0] == (32, 1, 77)
     assert headers[2] == (33, 2, 0)
     assert headers[31] == (35, 0, 0)
-    assert [SUBTABLE.unpack_from(image, at * SUBTABLE.size)[1:3] for at in (32, 33, 34)] == [(3, 5), (2, 30), (1, 10)]
+    assert [SUBTABLE.unpack_from(image, at * SUBTABLE.size)[1:3] for at in (32, 33, 34)] == [
+        (3, 5),
+        (2, 30),
+        (1, 10),
+    ]
     assert classifier.subtable_ids(image) == {1, 2, 3}
 
 

@@ -10,7 +10,14 @@ from tests.tables.rig import KilledError, disagreements, index_size, spec
 pytestmark = pytest.mark.kernel
 
 STEPS = ("linked", "staged", "committed", "published", "visible", "unlinked", "cleaned")
-PREFIXES = ("", "ip,nw_src=10.0.0.0/8", "ip,nw_src=10.1.0.0/16", "ip,nw_src=10.1.1.1", "ip,nw_dst=10.2.0.0/16", "arp")
+PREFIXES = (
+    "",
+    "ip,nw_src=10.0.0.0/8",
+    "ip,nw_src=10.1.0.0/16",
+    "ip,nw_src=10.1.1.1",
+    "ip,nw_dst=10.2.0.0/16",
+    "arp",
+)
 PORTS = ("", "in_port=1", "in_port=2")
 MACS = ("", "dl_dst=00:00:00:00:00:01")
 PROBES = [
@@ -199,13 +206,15 @@ def test_after_a_reboot_timeouts_go_on_by_the_time_of_day(rig):
     # The other boot's clock was 1000 s ahead of this one's.
     shift = 1000 * 10**9
     rig.conn.execute("UPDATE flows SET added_ns = added_ns + ?", (shift,))
-    rig.conn.execute("UPDATE flow_clocks SET boot_id = 'another', wall_offset_ns = wall_offset_ns - ?", (shift,))
+    rig.conn.execute(
+        "UPDATE flow_clocks SET boot_id = 'another', wall_offset_ns = wall_offset_ns - ?", (shift,)
+    )
     rig.maps.wipe()
     rig.restore()
     (flow,) = [row for row in rig.rows() if row[1] > 0]
     assert flow[1] == 1
     age_s = rig.store.rows("SELECT added_ns FROM flows WHERE priority = 1")[0][0]
-    assert 0 <= age_s
+    assert age_s >= 0
     assert rig.totals() == {(0, 1, "ip"): (0, 0)}
 
 

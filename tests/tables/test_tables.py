@@ -96,7 +96,13 @@ def test_modify_without_such_a_flow_adds_one_unless_it_looks_for_a_cookie(rig):
 
 
 def test_delete_takes_what_is_equal_or_narrower(rig):
-    flows = ("ip,nw_src=10.0.0.0/8", "ip,nw_src=10.1.0.0/16", "ip,nw_src=11.0.0.0/8", "tcp,nw_src=10.2.0.1", "arp")
+    flows = (
+        "ip,nw_src=10.0.0.0/8",
+        "ip,nw_src=10.1.0.0/16",
+        "ip,nw_src=11.0.0.0/8",
+        "tcp,nw_src=10.2.0.1",
+        "arp",
+    )
     rig.add(*(f"priority={n},{text},actions=drop" for n, text in enumerate(flows, 1)))
     assert rig.delete("ip,nw_src=10.0.0.0/8").removed == 3
     assert {flow.match for flow in dump(rig)} == {"ip,nw_src=11.0.0.0/8", "arp"}
@@ -140,7 +146,9 @@ def test_dump_is_by_table_priority_and_age(rig):
 def test_dump_as_json_has_the_words_of_the_contract(rig):
     rig.add("table=2,priority=5,cookie=0x1f,ip,actions=drop")
     shown = dump(rig)[0].as_dict()
-    assert {k: shown[k] for k in ("table", "priority", "cookie", "match", "actions", "packets", "bytes", "id")} == {
+    assert {
+        k: shown[k] for k in ("table", "priority", "cookie", "match", "actions", "packets", "bytes", "id")
+    } == {
         "table": 2,
         "priority": 5,
         "cookie": "0x1f",
@@ -156,11 +164,15 @@ def test_dump_as_json_has_the_words_of_the_contract(rig):
 
 
 def test_replace_keeps_what_is_equal_in_every_detail(rig):
-    rig.add("priority=1,ip,actions=drop", "priority=2,arp,cookie=1,actions=drop", "priority=3,udp,actions=drop")
+    rig.add(
+        "priority=1,ip,actions=drop", "priority=2,arp,cookie=1,actions=drop", "priority=3,udp,actions=drop"
+    )
     kept = rig.flow(1).slot
     for priority in (1, 2, 3):
         rig.count(rig.flow(priority).slot, priority, 0)
-    change = rig.replace("priority=1,ip,actions=drop", "priority=2,arp,cookie=2,actions=drop", "priority=4,tcp,actions=drop")
+    change = rig.replace(
+        "priority=1,ip,actions=drop", "priority=2,arp,cookie=2,actions=drop", "priority=4,tcp,actions=drop"
+    )
     assert (change.added, change.removed, change.changed, change.unchanged) == (1, 1, 1, 1)
     assert rig.flow(1).slot == kept
     assert {flow.priority: flow.packets for flow in dump(rig)} == {1: 1, 2: 0, 4: 0}
@@ -199,7 +211,11 @@ def test_a_flow_that_timed_out_is_hidden_and_cleared_by_the_next_change(rig):
 
 
 def test_too_many_masks_in_a_table_are_refused_and_nothing_changes(rig):
-    flows = [f"priority=1,ip,nw_src=10.0.0.0/{n},nw_dst=10.0.0.0/{m},actions=drop" for n in range(8, 16) for m in range(8, 16)]
+    flows = [
+        f"priority=1,ip,nw_src=10.0.0.0/{n},nw_dst=10.0.0.0/{m},actions=drop"
+        for n in range(8, 16)
+        for m in range(8, 16)
+    ]
     rig.add(*flows)
     before = rig.rows(), index_size(rig.maps), policy.current(rig.maps, 0)
     with pytest.raises(TableFull, match="65 different masks"):
@@ -240,7 +256,9 @@ def test_an_unknown_group_or_meter_is_named(rig):
 
 
 def test_equal_action_lists_are_kept_once_and_go_with_their_last_flow(rig):
-    rig.replace("priority=1,ip,actions=output:1", "priority=2,arp,actions=output:1", "priority=3,udp,actions=drop")
+    rig.replace(
+        "priority=1,ip,actions=output:1", "priority=2,arp,actions=output:1", "priority=3,udp,actions=drop"
+    )
     assert rig.conn.execute("SELECT refs FROM action_lists ORDER BY refs").fetchall() == [(1,), (2,)]
     rig.delete("arp")
     rig.delete("udp")
@@ -312,6 +330,9 @@ def test_a_bridge_holds_65536_flows_and_not_one_more(rig):
     assert index_size(rig.maps) == 65537  # and the built-in one
     reader = Reader(rig.maps, 0)
     for n in (0, 1, 4711, 65535):
-        assert reader.lookup(0, key(f"ip,nw_src=10.1.{n >> 8}.{n & 255}")) == (32768, ops(f"output:{1 + n % 3}"))
+        assert reader.lookup(0, key(f"ip,nw_src=10.1.{n >> 8}.{n & 255}")) == (
+            32768,
+            ops(f"output:{1 + n % 3}"),
+        )
     assert rig.delete().removed == 65536
     assert index_size(rig.maps) == 0
