@@ -163,6 +163,9 @@ def progress(what: str) -> Iterator[Progress | None]:
             bar.update(task, completed=done, total=total)
 
         yield report
+        total = bar.tasks[0].total
+        if total is not None:
+            report(int(total), int(total))
 
 
 def flush() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 from typing import Any
 
@@ -254,3 +255,37 @@ def test_a_live_table_of_rates_on_a_terminal(switch: Cli):
     drawn = on_terminal(switch, "stats", "--watch", "--interval", "50ms", "--count", "2")
     assert "rx pps" in drawn
     assert "p1" in drawn
+
+
+def test_a_bulk_load_shows_its_progress_on_a_terminal_only(switch: Cli, tmp_path):
+    file = tmp_path / "flows"
+    file.write_text("".join(f"priority=5,tcp,tp_dst={port},actions=drop\n" for port in range(1, 20001)))
+    shown = on_terminal(switch, "flow", "add", "br0", "--file", str(file))
+    assert "20000/20000" in shown
+    quiet = switch.ok("flow", "replace", "br0", file)
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    assert len(switch.ok("flow", "dump", "br0", "--no-stats").stdout.splitlines()) == 20000
+    switch.ok("flow", "replace", "br0", "-", stdin="priority=7,icmp,actions=drop\n")
+
+
+def test_control_c_ends_it_quietly(switch: Cli):
+    child = switch.start("-j", "stats", "--watch", "--interval", "50ms")
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline().startswith("[")
+    child.send_signal(signal.SIGINT)
+    assert (child.wait(), child.stderr.read()) == (130, "")
+
+
+def test_the_reference_page_is_what_the_command_says():
+    root = COMMAND.parents[1]
+    done = subprocess.run(
+        [str(root / "scripts/gen_reference"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version_is_told():
+    words = Cli(None).ok("--version").stdout.split()
+    assert words[0] == "pyoffload"
+    assert words[1][0].isdigit()
