@@ -109,7 +109,7 @@ int tc_group(struct __sk_buff *skb)
 INLINE int sent(struct __sk_buff *skb, struct scratch *s)
 {
 	s->n_pending = 0;
-	s->has_normal = 0;
+	s->has_normal = s->has_flood = 0;
 	if (s->final)
 		return emit_last(skb, s);
 	emit_held(skb, s);

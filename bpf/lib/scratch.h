@@ -90,6 +90,7 @@ struct scratch {
 	__u32 held; /* slot + 1 of the output that is not sent yet: the last one needs no copy */
 	__u32 lost; /* drop reason of an output that could not be made */
 	__u32 has_normal; /* normal_vid is in use by a pending output */
+	__u32 has_flood;  /* one PENDING_FLOOD waits: flood_some() walks the ports once */
 	struct pending pending[MAX_PENDING_OUTPUTS];
 
 	/* what the cache entry will be */

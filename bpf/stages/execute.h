@@ -85,7 +85,8 @@ INLINE __u32 execute_one(struct scratch *s)
 	if (!a)
 		return stop(s, DROP_REASON_INTERNAL);
 	if (s->n_pending && (changes_key(a->op) || a->op == ACTION_GROUP || a->op == ACTION_METER ||
-			     (a->op == ACTION_NORMAL && s->has_normal)))
+			     (a->op == ACTION_NORMAL && s->has_normal) ||
+			     ((a->op == ACTION_FLOOD || a->op == ACTION_ALL) && s->has_flood)))
 		return STEP_EMIT;
 	s->next_action++;
 	switch (a->op) {
@@ -106,6 +107,7 @@ INLINE __u32 execute_one(struct scratch *s)
 	case ACTION_FLOOD:
 	case ACTION_ALL:
 		s->uncacheable = 1;
+		s->has_flood = 1;
 		pend(s, PORT_SLOT_NONE, PENDING_FLOOD);
 		break;
 	case ACTION_PUSH_VLAN:

@@ -83,7 +83,8 @@ INLINE int slow_begin(struct __sk_buff *skb, const struct arrival *in, struct pa
 	s->nd_sll = s->nd_tll = s->routed = 0;
 	s->phase = s->table = s->next_action = s->end_action = s->depth = s->group_depth =
 		s->rounds = 0;
-	s->n_pending = s->emitted = s->final = s->flood = s->held = s->lost = s->has_normal = 0;
+	s->n_pending = s->emitted = s->final = s->flood = s->held = s->lost = s->has_normal =
+		s->has_flood = 0;
 	s->normal_slot = PORT_SLOT_NONE;
 	s->written = s->timed = s->n_flows = s->meter = s->dec_ttl = s->used_fdb = 0;
 	s->fdb_src = s->fdb_dst = 0;
