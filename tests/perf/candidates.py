@@ -17,7 +17,7 @@ N_ACL_FLOWS = 100
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """``hook``: whose receiver counts, "tc" (a guest with a stack) or "xdp"."""
+    """``hook``: where the receiver counts: "tc" (a guest with a stack), "xdp", or "tap"."""
 
     name: str
     hook: str
@@ -109,6 +109,8 @@ def pyoffload(
 BRIDGE_TC = Candidate("Linux bridge", "tc", linux_bridge)
 BRIDGE_XDP = Candidate("Linux bridge, XDP receiver", "xdp", linux_bridge)
 FLOOR = Candidate("generator into XDP_DROP at the first hop", "xdp", drop_first)
+BRIDGE_TAP = Candidate("Linux bridge, tap", "tap", linux_bridge)
+BARE_TAP = Candidate("bare TC redirect, tap", "tap", bare("redirect"))
 BARE_REDIRECT = Candidate("bare TC redirect", "tc", bare("redirect"))
 BARE_PEER = Candidate("bare TC redirect_peer", "tc", bare("redirect_peer"))
 BARE_XDP = Candidate("bare XDP redirect_map", "xdp", bare("redirect_map"))
@@ -118,6 +120,8 @@ TAP = Candidate("pyoffload tap-like port (redirect)", "tc", pyoffload(), flat=Tr
 TAP_ACL = Candidate(
     "pyoffload tap-like port (redirect), 5-tuple flows", "tc", pyoffload(flows=acl_flows()), flat=True
 )
+REAL_TAP = Candidate("pyoffload tap port", "tap", pyoffload())
+REAL_TAP_ACL = Candidate("pyoffload tap port, 5-tuple flows", "tap", pyoffload(flows=acl_flows()))
 XDP = Candidate("pyoffload XDP port", "xdp", pyoffload(hook="xdp"))
 XDP_ACL = Candidate("pyoffload XDP port, 5-tuple flows", "xdp", pyoffload(hook="xdp", flows=acl_flows()))
 SLOW = {

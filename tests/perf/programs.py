@@ -30,6 +30,7 @@ SETTINGS = struct.Struct("<40sIIII")
 FD_PLACEHOLDERS = {"settings": 2001, "received": 2002, "devmap": 2003}
 TARGET = 0x7EAD0001
 
+PROG_TYPE_SOCKET_FILTER = 1
 XDP_PROGRAMS = frozenset({"generate", "receive_xdp", "redirect_map", "empty_xdp"})
 
 
@@ -74,6 +75,8 @@ class Tools:
 
     def load(self, name: str, target: int = 0) -> Prog:
         kind = PROG_TYPE_XDP if name in XDP_PROGRAMS else PROG_TYPE_SCHED_CLS
+        if name == "receive_tap":
+            kind = PROG_TYPE_SOCKET_FILTER
         insns = bytearray(compiled()[name])
         fds = {number: self.maps[word].fd for word, number in FD_PLACEHOLDERS.items()}
         for at in range(4, len(insns), 8):

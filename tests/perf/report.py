@@ -14,6 +14,7 @@ from tests.perf.rounds import Row
 _BARE = {
     "veth port": c.BARE_PEER.name,
     "tap-like port": c.BARE_REDIRECT.name,
+    "tap port": c.BARE_TAP.name,
     "XDP port": c.BARE_XDP.name,
 }
 
@@ -56,8 +57,12 @@ def _table(part: str, rows: Sequence[Row]) -> list[str]:
 
 def over_bridge(row: Row, rows: Sequence[Row]) -> float | None:
     """How many times the rate of the Linux bridge under the same load and with the same receiver."""
-    xdp = "XDP" in row.candidate or row.candidate == c.FLOOR.name
-    peer = _median(rows, row.n_flows, c.BRIDGE_XDP.name if xdp else c.BRIDGE_TC.name)
+    bridge = c.BRIDGE_TC
+    if row.candidate.endswith(", tap") or "tap port" in row.candidate:
+        bridge = c.BRIDGE_TAP
+    elif "XDP" in row.candidate:
+        bridge = c.BRIDGE_XDP
+    peer = _median(rows, row.n_flows, bridge.name)
     if peer is None:
         return None
     return peer / row.median if row.unit.startswith("ns") else row.median / peer

@@ -79,6 +79,13 @@ int receive_xdp(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* At a tap (TUNSETFILTEREBPF), in place of the ring that a virtual machine reads: 0 drops the frame. */
+int receive_tap(struct __sk_buff *skb)
+{
+	count(skb->len == FRAME_LEN && skb->protocol == 0x0008);
+	return 0;
+}
+
 int redirect(struct __sk_buff *skb)
 {
 	return bpf_redirect(TARGET, 0);
