@@ -84,6 +84,17 @@ class Switch:
         with self.inside() as instance:
             return [verbs.add(instance, bridge, _ifname(port), **options) for port in ports]
 
+    def join_at_once(self, ports: Sequence[tuple[Port | str, dict[str, Any]]], bridge: str = "br0") -> None:
+        """Many ports, each with options (vlan, trunk as ids, native, isolated), in one change: for large bridges."""
+        from pyoffload.change import change
+        from pyoffload.model import PortConfig
+        from pyoffload.reconcile import stage
+
+        with self.inside() as instance, change(instance, "port add") as step:
+            for ofport, (port, options) in enumerate(ports, 1):
+                step.store.put_port(PortConfig(_ifname(port), bridge, ofport, **options))
+            stage(step, must_attach=tuple(_ifname(port) for port, _ in ports))
+
     def port_set(self, port: Port | str, **options: Any) -> Any:
         """`port set`."""
         from pyoffload import ports as verbs
