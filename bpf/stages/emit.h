@@ -270,6 +270,8 @@ INLINE int cacheable(const struct scratch *s)
 	if (s->uncacheable || s->emitted || !s->final || !br || !(br->flags & BRIDGE_CACHE) ||
 	    n > MAX_CACHE_OUTPUTS)
 		return 0;
+	if (!n && s->dec_ttl)
+		return 0; /* without an edit nobody looks at the TTL, which decides about the reason */
 	if (n && copy_was_lost(s))
 		return 0; /* the loss must be counted for every packet */
 	for (int i = 0; i < MAX_CACHE_OUTPUTS; i++) {
