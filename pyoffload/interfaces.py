@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from pyoffload import hooks, links, netlink
+from pyoffload import hooks, links, netlink, peers
 from pyoffload.errors import NotPermitted, OffloadError
 from pyoffload.kernel.link import query
 from pyoffload.kernel.prog import ATTACH_TYPE_TCX_EGRESS, ATTACH_TYPE_TCX_INGRESS
@@ -142,12 +142,26 @@ def _warnings(link: netlink.Link, by_index: Mapping[int, netlink.Link]) -> Itera
     if link.kind == "veth" and link.peer_netnsid is None and link.peer_ifindex:
         peer = _name(link.peer_ifindex, by_index)
         yield f"its peer {peer} is in this namespace: frames to it cannot be handed over, they are queued once more"
-        if netlink.features(peer).tx_csum:
-            yield f"xdp: {peer} leaves checksums partial; ethtool -K {peer} tx off"
+    if link.kind == "veth":
+        yield from _guest_warnings(link)
     if netlink.features(link.ifname).lro:
         yield f"LRO is on, merged packets cannot be sent on; ethtool -K {link.ifname} lro off"
     if link.master and _read("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1":
         yield "bridge-nf-call-iptables is on: iptables filters its bridge's frames, but none that pass through us"
+
+
+def _guest_warnings(link: netlink.Link) -> Iterator[str]:
+    """What the other end of a veth leaves to its hardware, and what that costs a port on XDP."""
+    guest = peers.offloads(link)
+    if guest is None:
+        return
+    if guest.tx_csum:
+        yield "xdp: its peer leaves checksums partial, such frames are decided at tc; in the guest: ethtool -K DEV tx off"
+    if guest.tx_vlan:
+        yield (
+            "xdp: its peer may keep VLAN tags beside the frame, so xdp serves it as an access port only;"
+            " in the guest: ethtool -K DEV txvlan off"
+        )
 
 
 def _is_local(link: netlink.Link) -> bool:
