@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pyoffload import netlink
-from pyoffload.errors import KernelError
+from pyoffload.errors import KernelError, OffloadError
 from pyoffload.kernel.syscall import setns
 
 CLONE_NEWNET: Final = 0x40000000
@@ -88,7 +88,7 @@ def _made_there(fd: int) -> socket.socket | None:
     made: list[socket.socket] = []
 
     def enter() -> None:  # a namespace is entered by one thread only; this one ends at once
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, OffloadError):
             setns(fd, CLONE_NEWNET)
             made.append(_own_socket())
 
