@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Protocol
 from pyoffload import _abi as abi, classifier, flowstore, policy
 from pyoffload.actionpool import list_lengths
 from pyoffload.classifier import KEY_SIZE, effective, merged
-from pyoffload.errors import TableFull
 from pyoffload.flowedit import Chain, Match
 from pyoffload.flowstore import NS_PER_S, Flow, Subtable
 
@@ -102,11 +101,7 @@ class FlowSwap:
     def stage_restored(self, before: list[tuple[Subtable, int]]) -> None:
         """The same for flows that are written already, linked in subtables of their own; ``before``: what is live."""
         self._restored = True
-        try:
-            both = self._plan_outcome(before)
-        except TableFull:  # too many masks for both: packets miss until `publish`
-            both = self._final
-        classifier.put(self._maps, self._bridge_slot, both)
+        classifier.put(self._maps, self._bridge_slot, self._plan_outcome(before))
 
     def _plan_outcome(self, before: list[tuple[Subtable, int]]) -> bytes:
         """Work out what the bridge is to be; returns the classifier that serves old and new."""
@@ -265,18 +260,9 @@ def union(
 ) -> list[tuple[Subtable, int]]:
     """All subtables of both, each with the higher priority."""
     found: dict[int, tuple[Subtable, int]] = {}
-    counts: dict[int, int] = {}
     for subtable, priority in (*one, *other):
         known = found.get(subtable.id)
-        if known is None:
-            counts[subtable.table] = counts.get(subtable.table, 0) + 1
         found[subtable.id] = (subtable, max(priority, known[1] if known else 0))
-    for table, count in counts.items():
-        if count > 2 * abi.MAX_SUBTABLES:
-            raise TableFull(
-                f"table {table}: {count} masks, old and new together; a change can handle {2 * abi.MAX_SUBTABLES}",
-                hint="delete the old flows first",
-            )
     return list(found.values())
 
 
