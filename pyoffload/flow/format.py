@@ -217,7 +217,7 @@ def _format_set(step: Step, dialect: Dialect, facts: int) -> Iterator[str]:
     whole = step.mask == ones(entry.bits)
     if dialect is NATIVE:
         yield from _native_set(step, entry, whole=whole)
-    elif step.style == "load" or (not whole and step.mask):
+    elif step.style == "load" or not whole:
         yield from _loads(step, entry, facts)
     elif dialect is OPENFLOW10:
         yield from _openflow10_set(step, entry, facts)
@@ -298,6 +298,8 @@ def _openflow10_set(step: Step, entry: Field, facts: int) -> Iterator[str]:
             yield "strip_vlan"
     elif entry.set_name == "ip_dscp":
         yield f"mod_nw_tos:{step.value << 2}"
+    elif step.style == "mod" and entry.needs and not entry.mod and not entry.needs & facts:
+        yield from _native_set(step, entry, whole=True)  # as a load it would be refused for this match
     elif entry.mod:
         value = str(step.value) if entry.special == "vlan_vid" else _written(entry, step.value)
         yield f"{entry.mod}:{value}"
@@ -390,6 +392,8 @@ def _facts_of(mask: bytes, dl_type: bytes, nw_proto: int, tag: int) -> int:
     bits = int.from_bytes(mask, "little")
     facts = f.VLAN if tag and _TCI.take(bits) & abi.VLAN_PRESENT else 0
     keyword = _plan(mask, dl_type, nw_proto)[0]
+    if _DL_TYPE.take(bits) == 0xFFFF:
+        facts |= {f.ETH_IP: f.IPV4, f.ETH_IPV6: f.IPV6}.get(int.from_bytes(dl_type, "big"), 0)
     for fact, stems in ((f.TCP, ("tcp", "tcp6")), (f.UDP, ("udp", "udp6")), (f.SCTP, ("sctp", "sctp6"))):
         if keyword in stems:
             facts |= fact

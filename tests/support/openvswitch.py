@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.support.eventually import eventually
 
@@ -31,7 +32,7 @@ class OpenVSwitch:
         }
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> OpenVSwitch:
+    def __enter__(self) -> Self:
         database = self._directory / "conf.db"
         self._run("ovsdb-tool", "create", str(database), str(SCHEMA))
         try:
