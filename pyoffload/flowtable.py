@@ -6,8 +6,10 @@ flowswap (the maps) and flowstore (the rows); flowdump reads.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +72,9 @@ def add_file(
     instance: Instance, bridge: str, text: str, *, source: str, progress: Progress | None = None
 ) -> FlowChange:
     """Add the flows of a file, given as its content; ``source`` is its name for messages."""
-    from pyoffload.flow.parse import parse_flows
-
-    with _change(instance, "flow add") as change:
+    with _change(instance, "flow add") as change, _without_collector():
         tables = BridgeTables(change, bridge)
-        specs = parse_flows(text.splitlines(), tables.names, source=source)
+        specs, progress = _parse_file(text, tables.names, source, progress)
         tables.edit.add(specs, progress=progress)
         return tables.apply(_warnings(specs))
 
@@ -85,14 +85,38 @@ def replace(
     """Let the tables hold exactly the flows of a file. Flows that were there stay with their counters; packets see all
     of the old tables or all of the new ones.
     """
-    from pyoffload.flow.parse import parse_flows
-
-    with _change(instance, "flow replace") as change:
+    with _change(instance, "flow replace") as change, _without_collector():
         tables = BridgeTables(change, bridge)
-        specs = parse_flows(text.splitlines(), tables.names, source=source)
+        specs, progress = _parse_file(text, tables.names, source, progress)
         tables.edit.clear()
         unchanged = tables.edit.add(specs, keep_equal=True, progress=progress)
         return tables.apply(_warnings(specs), exactly=True, unchanged=unchanged)
+
+
+def _parse_file(
+    text: str, names: Any, source: str, progress: Progress | None
+) -> tuple[list[FlowSpec], Progress | None]:
+    """The file's flows, and how to tell the progress of what follows: parsing is the first half of the way."""
+    from pyoffload.flow.parse import parse_flows
+
+    lines = text.splitlines()
+    if progress is None:
+        return parse_flows(lines, names, source=source), None
+    tell, total = progress, 2 * len(lines)
+    specs = parse_flows(lines, names, source=source, progress=lambda done: tell(done, total))
+    return specs, lambda done, _: tell(len(lines) + done, total)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """The rows of a file are a million objects without cycles: looking for some in them takes as long as the rest."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def modify(instance: Instance, bridge: str, text: str, *, strict: bool = False) -> FlowChange:
