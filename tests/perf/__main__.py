@@ -35,7 +35,8 @@ MANY_FLOWS = [c.BRIDGE_TC, c.BARE_PEER, c.BARE_XDP, c.VETH_BIG, c.VETH_ACL_BIG, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description="Measure pyoffload and its peers side by side, in one interleaved run."
+        prog="scripts/bench",
+        description="Measure pyoffload and its peers side by side, in one interleaved run.",
     )
     parser.add_argument("--quick", action="store_true", help="3 short rounds: for those who work on the code")
     parser.add_argument("--rounds", type=int, help="rounds (default 5, with --quick 3)")
@@ -44,7 +45,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="judge the ratios; exit 1 if one is missed")
     options = parser.parse_args()
     if os.geteuid() != 0:
-        print("bench: it makes network namespaces and loads eBPF programs\nhint: sudo scripts/bench", file=sys.stderr)
+        print(
+            "bench: it makes network namespaces and loads eBPF programs\nhint: sudo scripts/bench",
+            file=sys.stderr,
+        )
         return 3
     n_rounds = options.rounds or (3 if options.quick else 5)
     frames = 300_000 if options.quick else 2_000_000

@@ -125,7 +125,9 @@ REAL_TAP_ACL = Candidate("pyoffload tap port, 5-tuple flows", "tap", pyoffload(f
 XDP = Candidate("pyoffload XDP port", "xdp", pyoffload(hook="xdp"))
 XDP_ACL = Candidate("pyoffload XDP port, 5-tuple flows", "xdp", pyoffload(hook="xdp", flows=acl_flows()))
 SLOW = {
-    n: Candidate(f"pyoffload veth port, no cache, {n} masks", "tc", pyoffload(flows=mask_flows(n), cache=False))
+    n: Candidate(
+        f"pyoffload veth port, no cache, {n} masks", "tc", pyoffload(flows=mask_flows(n), cache=False)
+    )
     for n in (1, 10, 64)
 }
 VETH_BIG = Candidate("pyoffload veth port, large cache", "tc", pyoffload(cache_entries=BIG_CACHE))

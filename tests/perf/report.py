@@ -80,7 +80,11 @@ def document(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, obje
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "rows": [
-            {**row.as_dict(), "over_bridge": over_bridge(row, _peers(row, rows)), "over_bare": over_bare(row, _peers(row, rows))}
+            {
+                **row.as_dict(),
+                "over_bridge": over_bridge(row, _peers(row, rows)),
+                "over_bare": over_bare(row, _peers(row, rows)),
+            }
             for row in rows
         ],
         "goals": [

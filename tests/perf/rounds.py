@@ -77,6 +77,7 @@ def forward(
 ) -> list[Row]:
     """Frames per candidate and number of flows. A candidate is set up once, whatever loads it gets."""
     topologies: dict[str, Topology] = {}
+    failed: dict[str, str | None] = {}
     jobs: list[tuple[Row, Callable[[Row], float]]] = []
     rows: list[Row] = []
     try:
@@ -85,10 +86,14 @@ def forward(
                 continue
             row = Row(part, candidate.name, n_flows)
             rows.append(row)
+            if candidate.name in failed:
+                row.failure = failed[candidate.name]
+                continue
             if candidate.name not in topologies:
                 say(f"setting up: {candidate.name}")
                 built = attempt(row, candidate.build)
                 if built is None:
+                    failed[candidate.name] = row.failure
                     continue
                 topologies[candidate.name] = built
             jobs.append((row, _job(topologies[candidate.name], frames)))

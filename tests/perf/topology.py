@@ -86,10 +86,12 @@ class Topology:
             f"link set {far} up",
         )
         # A virtual machine or an XDP guest computes its own checksums; the generator's frames carry none.
-        offload.set_features(ns, far, tx=False)
+        offload.set_features(ns, far, tx=False, txvlan=False)
         self.host.ip(f"link set {near} up")
         self.host.wait_running([near])
-        offload.set_features(self.host, near, gro=True)  # while it is down that would not make it a NAPI device
+        offload.set_features(
+            self.host, near, gro=True
+        )  # while it is down that would not make it a NAPI device
 
     def _make_tap(self) -> None:
         (self._tap,) = open_tap(self.host, "hb", vnet_hdr=True)
