@@ -76,7 +76,7 @@ def list_local_pairs() -> list[str]:
     """Bridges whose pair exists, complete or not, whether or not the bridge does."""
     found = netlink.dump_links()
     by_index = {link.ifindex: link for link in found}
-    bridges = set()
+    bridges: set[str] = set()
     for link in found:
         if link.kind != "veth" or not link.ifname.startswith("pyo"):
             continue

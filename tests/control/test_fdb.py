@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1Q, Ether
 
 from pyoffload import datapath, fdb, fdbmap
 from pyoffload.errors import AlreadyExists, NotFound, UsageError
 from pyoffload.mapset import MapSet
-from tests.support import frames
 
 pytestmark = pytest.mark.traffic
 
@@ -114,10 +113,11 @@ def test_a_static_address_can_be_in_one_vlan_only(wired):
     switch.fdb_add(STATION, two, vlan=10)
     switch.fdb_add(STATION, three, vlan=20)
     assert switch.macs() == {(STATION, 10): two.ifname, (STATION, 20): three.ifname}
-    tagged = frames.tag(frame(OTHER, STATION), 10) if hasattr(frames, "tag") else None
-    if tagged is not None:
+    for vlan, port, other in ((10, two, three), (20, three, two)):
+        tagged = bytes(Ether(src=OTHER, dst=STATION) / Dot1Q(vlan=vlan, type=0x88B5) / (b"fdb" * 20))
         got = lab.exchange(one, [tagged], [two, three])
-        assert (got[two], got[three]) == ([tagged], [])
+        assert (got[port], got[other]) == ([tagged], [])
+    switch.fdb_flush()
     assert switch.fdb_del(STATION, 10) == 1
     assert switch.macs() == {(STATION, 20): three.ifname}
 

@@ -298,3 +298,13 @@ def recreate(lab, guest) -> None:
     )
     lab.host.ip(f"link set {guest.ifname} up")
     lab.host.wait_running([guest.ifname])
+
+
+def test_drops_are_told_by_their_reason(bridge, lab):
+    one, two = lab.wires(2)
+    bridge.join([one, two], vlan=10)
+    frame = bytes.fromhex("525400000002 525400000001 8100 0005 88b5") + b"drop" * 12
+    lab.exchange(one, [frame] * 3, [two])
+    assert bridge.port_show(one).drops == {"vlan_ingress": 3}
+    assert bridge.port_show(two).drops == {}
+    assert bridge.stats(one).drops == {"vlan_ingress": 3}
