@@ -178,7 +178,7 @@ struct port {
 	abi_u32 out_ifindex;
 	abi_u16 deliver; /* enum port_deliver */
 	abi_u16 flags;	 /* enum port_flag */
-	abi_u64 reserved;
+	abi_u64 device;	 /* where the kernel keeps its struct net_device, noted by the datapath; 0: not known yet */
 };
 
 enum bridge_flag {
@@ -544,6 +544,7 @@ enum drop_reason {
 	DROP_REASON_OUTPUT_FAILED = 22,	 /* the kernel refused a copy (no memory, interface down) */
 	DROP_REASON_INTERNAL = 23,	 /* a map entry that must exist does not: a defect */
 	DROP_REASON_NO_PORT = 24,	 /* the interface it came from is not a port any more */
+	DROP_REASON_PORT_DOWN = 25, /* the interface it was to leave by is down or has no carrier */
 };
 
 _Static_assert(sizeof(struct flow_key) == FLOW_KEY_WORDS * 8, "flow_key");

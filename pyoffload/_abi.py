@@ -210,6 +210,7 @@ class drop_reason(IntEnum):
     OUTPUT_FAILED = 22
     INTERNAL = 23
     NO_PORT = 24
+    PORT_DOWN = 25
 
 
 class flow_key(LittleEndianStructure):
@@ -303,7 +304,7 @@ class port(LittleEndianStructure):
     out_ifindex: int
     deliver: int
     flags: int
-    reserved: int
+    device: int
     _fields_ = (
         ("ifindex", c_uint32),
         ("bridge", c_uint16),
@@ -312,7 +313,7 @@ class port(LittleEndianStructure):
         ("out_ifindex", c_uint32),
         ("deliver", c_uint16),
         ("flags", c_uint16),
-        ("reserved", c_uint64),
+        ("device", c_uint64),
     )
 
 

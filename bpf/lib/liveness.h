@@ -54,7 +54,37 @@ INLINE int interface_alive(struct __sk_buff *skb, __u32 ifindex)
 	return 0;
 }
 
+/* Notes which device a port is; skb came in by it. */
+INLINE void port_note_device(struct __sk_buff *skb, struct port *p)
+{
+	__u64 dev = kernel_u64((__u64)(void *)skb + OFFSET_sk_buff_dev);
+
+	if (p->device != dev)
+		p->device = dev;
+}
+
+/* The port's interface is known to be down or without carrier. bpf_redirect_peer does not look at the interface that it
+ * passes over, and no redirect tells that it failed. A device that is gone does not have the port's ifindex any more. */
+INLINE int port_is_down(const struct port *p)
+{
+	__u64 dev = p->device;
+
+	if (!dev || kernel_u32(dev + OFFSET_net_device_ifindex) != p->ifindex)
+		return 0;
+	return !(kernel_u32(dev + OFFSET_net_device_flags) & NETDEV_FLAG_UP) ||
+	       (kernel_u32(dev + OFFSET_net_device_state) & NETDEV_STATE_NOCARRIER);
+}
+
 #else
+
+INLINE void port_note_device(struct __sk_buff *skb, struct port *p)
+{
+}
+
+INLINE int port_is_down(const struct port *p)
+{
+	return 0;
+}
 
 INLINE int interface_alive(struct __sk_buff *skb, __u32 ifindex)
 {
@@ -62,6 +92,13 @@ INLINE int interface_alive(struct __sk_buff *skb, __u32 ifindex)
 }
 
 #endif
+
+INLINE int slot_is_down(__u32 slot)
+{
+	struct port *p = port_at(slot);
+
+	return p && port_is_down(p);
+}
 
 INLINE int port_alive(struct __sk_buff *skb, __u32 slot)
 {

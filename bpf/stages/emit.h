@@ -9,6 +9,7 @@
 #include "../lib/cache.h"
 #include "../lib/deliver.h"
 #include "../lib/edit.h"
+#include "../lib/liveness.h"
 #include "../lib/scratch.h"
 #include "normal.h"
 
@@ -232,6 +233,10 @@ INLINE void emit_to(struct __sk_buff *skb, struct scratch *s, __u32 slot)
 		s->lost = DROP_REASON_PORT_ABSENT;
 		return;
 	}
+	if (port_is_down(p)) {
+		s->lost = DROP_REASON_PORT_DOWN;
+		return;
+	}
 	emit_held(skb, s);
 	s->held = slot + 1;
 }
@@ -275,7 +280,8 @@ INLINE int cacheable(const struct scratch *s)
 	if (n && copy_was_lost(s))
 		return 0; /* the loss must be counted for every packet */
 	for (int i = 0; i < MAX_CACHE_OUTPUTS; i++) {
-		if (i < n && s->pending[i].kind != PENDING_PORT)
+		if (i < n &&
+		    (s->pending[i].kind != PENDING_PORT || slot_is_down(s->pending[i].slot)))
 			return 0;
 	}
 	return 1;

@@ -36,6 +36,8 @@ INLINE void flood_one(struct __sk_buff *skb, struct scratch *s, __u32 slot, stru
 
 	if (slot == PORT_SLOT_NONE || !p)
 		return;
+	if (slot != s->normal_slot && port_is_down(p))
+		return; /* as if it was not there; where normal means this very port, the loss is counted */
 	if (s->flood_form == EGRESS_AS_IT_IS && (s->flood & (1 << PENDING_FLOOD)) &&
 	    slot != s->in_slot && p->deliver != PORT_DELIVER_ABSENT &&
 	    !(in.flags & p->mode.flags & PORT_MODE_ISOLATED))

@@ -7,6 +7,7 @@
 #include "../lib/deliver.h"
 #include "../lib/edit.h"
 #include "../lib/fdb.h"
+#include "../lib/liveness.h"
 #include "../lib/maps.h"
 #include "../lib/meter.h"
 #include "../lib/packet.h"
@@ -59,6 +60,7 @@ INLINE int slow_begin(struct __sk_buff *skb, const struct arrival *in, struct pa
 		return TC_ACT_SHOT;
 	if (n)
 		n->cache_misses++;
+	port_note_device(skb, in->port);
 	if (swap16(p->w[1] >> 48) < 0x0600) {
 		parse_llc(skb, p);
 		more = PARSE_DONE;
@@ -188,6 +190,9 @@ INLINE int hit_run(struct __sk_buff *skb, struct arrival *in, struct packet *p, 
 
 		if ((d.flags & CACHE_FDB) && !hit_fdb_refresh(e, p, in->bridge, now))
 			return HIT_MISS;
+		out = port_at(d.out);
+		if (!(d.flags & CACHE_DROP) && out && port_is_down(out))
+			return HIT_MISS; /* there every packet is counted */
 		if ((d.flags & CACHE_TIMED) && !credit_valid(e, now))
 			return HIT_MISS;
 		credit_seen(e, now);
