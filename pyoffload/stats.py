@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 # enum drop_reason -> the word that every output uses
 DROP_NAMES: dict[int, str] = {int(reason): reason.name.lower() for reason in abi.drop_reason if reason}
-BRIDGE_COUNTERS: tuple[str, ...] = tuple(name for name, _ in abi.bridge_counters._fields_)
+# cache_hits is never counted (a hit has no time for it), so it is not shown either.
+BRIDGE_COUNTERS: tuple[str, ...] = tuple(
+    name for name, _ in abi.bridge_counters._fields_ if name != "cache_hits"
+)
 _N_BRIDGE_COUNTERS = sizeof(abi.bridge_counters) // 8
 
 
@@ -100,4 +103,5 @@ def bridge_counters(instance: Instance, name: str) -> dict[str, int]:
 def read_bridge_counters(maps: MapSet, slot: int) -> dict[str, int]:
     """Counters of one bridge slot."""
     counts = maps["bridge_counters"].lookup_percpu_sum(slot, f"{_N_BRIDGE_COUNTERS}Q")
-    return dict(zip(BRIDGE_COUNTERS, counts, strict=True))
+    by_name = dict(zip((name for name, _ in abi.bridge_counters._fields_), counts, strict=True))
+    return {name: by_name[name] for name in BRIDGE_COUNTERS}
