@@ -97,7 +97,7 @@ def _parse_file(
     text: str, names: Any, source: str, progress: Progress | None
 ) -> tuple[list[FlowSpec], Progress | None]:
     """The file's flows, and how to tell the progress of what follows: parsing is the first half of the way."""
-    from pyoffload.flow.parse import parse_flows
+    from pyoffload.flow.files import parse_flows
 
     lines = text.splitlines()
     if progress is None:

@@ -353,7 +353,7 @@ def format_flow(flow: _Flow, match: str, actions: str, stats: Statistics | None 
     parts: list[str] = []
     if stats is not None:
         parts.append(
-            f"cookie={format_hex0(flow.cookie)}, duration={format_duration(stats.age_s)}, table={flow.table}, "
+            f"cookie={flow.cookie:#x}, duration={format_duration(stats.age_s)}, table={flow.table}, "
         )
         parts.append(f"n_packets={stats.packets}, n_bytes={stats.bytes}, ")
     else:
@@ -375,10 +375,6 @@ def format_flow(flow: _Flow, match: str, actions: str, stats: Statistics | None 
     if match or flow.priority != DEFAULT_PRIORITY:
         parts.append(" ")
     return f" {''.join(parts)}actions={actions}"
-
-
-def format_hex0(value: int) -> str:
-    return f"{value:#x}"
 
 
 def format_duration(seconds: float) -> str:

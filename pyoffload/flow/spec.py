@@ -54,7 +54,7 @@ class FlowSpec(NamedTuple):
 
     @property
     def actions_text(self) -> str:
-        """The actions in the words they were written in; parse_actions() takes it back to the same FlowActions."""
+        """The actions in the words they were written in."""
         return flow_format.format_actions(self.actions.steps)
 
 
@@ -77,33 +77,3 @@ class FlowFilter(NamedTuple):
     needs_l3: bool
     flags: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    def selects(
-        self,
-        table: int,
-        priority: int,
-        cookie: int,
-        key: bytes,
-        mask: bytes,
-        actions: FlowActions,
-        *,
-        strict: bool = False,
-    ) -> bool:
-        """``strict``: equal match and priority; otherwise every flow whose match is at least as narrow."""
-        if self.table is not None and table != self.table:
-            return False
-        if (cookie ^ self.cookie) & self.cookie_mask:
-            return False
-        if strict:
-            wanted = DEFAULT_PRIORITY if self.priority is None else self.priority
-            if priority != wanted or mask != self.mask or key != self.key:
-                return False
-        elif self.mask.strip(b"\0"):
-            bits = int.from_bytes(self.mask, "little")
-            if bits & ~int.from_bytes(mask, "little") or (
-                (int.from_bytes(key, "little") ^ int.from_bytes(self.key, "little")) & bits
-            ):
-                return False
-        if self.out_port is not None and self.out_port not in actions.outputs:
-            return False
-        return self.out_group is None or self.out_group in actions.groups

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyoffload.flow.dialects import translate_actions
+from pyoffload.flow.files import parse_flows
 from pyoffload.flow.format import OPENFLOW10, OPENFLOW13, Dialect, format_flow
-from pyoffload.flow.parse import parse_flows
 from pyoffload.flow.spec import FlowSpec
 
 HERE = Path(__file__).parent

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pyoffload import _abi as abi, classifier, flowstore, policy
 from pyoffload.actionpool import ActionPool
 from pyoffload.classifier import SUBTABLE
-from pyoffload.flow.parse import parse_flow, parse_flows, parse_match
+from pyoffload.flow.files import parse_flows
+from pyoffload.flow.parse import parse_flow, parse_match
 from pyoffload.flowdump import Dump
 from pyoffload.flowselect import Selector
 from pyoffload.flowstore import FLOW_COLUMNS

@@ -6,7 +6,8 @@ import gc
 
 import pytest
 
-from pyoffload.flow.parse import parse_flow, parse_flows
+from pyoffload.flow.files import parse_flows
+from pyoffload.flow.parse import parse_flow
 from pyoffload.flow.syntax import FlowSyntaxError
 
 

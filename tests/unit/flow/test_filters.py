@@ -7,50 +7,22 @@ import pytest
 from pyoffload.flow.syntax import FlowSyntaxError
 
 
-@pytest.fixture
-def selects(parser):
-    def selects(match, flow, *, verb="dump", strict=False):
-        spec = parser.parse(flow)
-        wanted = parser.parse_filter(match, verb, strict=strict)
-        return wanted.selects(
-            spec.table, spec.priority, spec.cookie, spec.key, spec.mask, spec.actions, strict=strict
-        )
-
-    return selects
+def test_a_filter_is_a_match_like_a_flows(parser):
+    flow = parser.parse("table=3,tcp,nw_src=10.1.0.0/16,tp_dst=80,actions=drop")
+    wanted = parser.parse_filter("table=3,tp_dst=80,tcp,nw_src=10.1.0.0/16", "dump")
+    assert (wanted.table, wanted.key, wanted.mask) == (3, flow.key, flow.mask)
+    everything = parser.parse_filter("", "dump")
+    assert (everything.table, everything.mask, everything.priority) == (None, bytes(144), None)
+    assert (everything.out_port, everything.out_group, everything.cookie_mask) == (None, None, 0)
 
 
-FLOW = "table=3,priority=7,cookie=0x15,tcp,nw_src=10.1.0.0/16,tp_dst=80,actions=output:2,group:9,normal"
-
-
-@pytest.mark.parametrize(
-    "match",
-    [
-        "", "table=3", "table=255", "ip", "tcp", "tcp,nw_src=10.0.0.0/8", "tcp,tp_dst=80", "ip,nw_src=10.1.0.0/16",
-        "cookie=0x15/-1", "cookie=0x5/0xf", "out_port=2", "out_port=tap2", "out_group=9", "out_port=any",
-        "table=3,tcp,cookie=1/1,out_port=2,out_group=9",
-    ],
-)  # fmt: skip
-def test_it_selects_flows_that_are_at_least_as_narrow(selects, match):
-    assert selects(match, FLOW)
-
-
-@pytest.mark.parametrize(
-    "match",
-    [
-        "table=2", "udp", "ipv6", "tcp,nw_src=10.2.0.0/16", "tcp,nw_src=10.1.0.0/17", "tcp,tp_dst=81", "tcp,tp_src=1",
-        "in_port=1", "cookie=0x16/-1", "out_port=1", "out_port=local", "out_group=8", "arp",
-    ],
-)  # fmt: skip
-def test_it_leaves_the_others(selects, match):
-    assert not selects(match, FLOW)
-
-
-def test_strict_wants_the_very_match_and_priority(selects):
-    very = "table=3,priority=7,tcp,nw_src=10.1.0.0/16,tp_dst=80"
-    assert selects(very, FLOW, verb="del", strict=True)
-    assert not selects(very.replace("priority=7,", ""), FLOW, verb="del", strict=True)
-    assert not selects("priority=7,tcp,nw_src=10.1.0.0/16", FLOW, verb="del", strict=True)
-    assert selects("ip", "ip,actions=drop", verb="del", strict=True)
+def test_what_del_and_dump_look_for(parser):
+    wanted = parser.parse_filter("cookie=0x15/0xff,out_port=tap2,out_group=9,table=255", "del")
+    assert (wanted.cookie, wanted.cookie_mask) == (0x15, 0xFF)
+    assert (wanted.out_port, wanted.out_group, wanted.table) == (2, 9, None)
+    assert parser.parse_filter("cookie=1/-1", "del").cookie_mask == 2**64 - 1
+    assert parser.parse_filter("out_port=any", "dump").out_port is None
+    assert parser.parse_filter("priority=5,ip", "del", strict=True).priority == 5
 
 
 def test_mod_takes_actions_and_tells_what_was_asked_for(parser):
