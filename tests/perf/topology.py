@@ -69,6 +69,13 @@ class Topology:
         self.tools = Tools()
         self._namespaces = list({id(ns): ns for ns in (self.a, self.b, self.host)}.values())
         self._tap: int | None = None
+        try:
+            self._build(receiver)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, receiver: str) -> None:
         self._cable(self.a, "a0", "ha", MAC_A, FAR_INDEX)
         if receiver == "tap":
             self._make_tap()
