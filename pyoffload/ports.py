@@ -294,7 +294,7 @@ def _describe(instance: Instance, store: Store, ports: list[PortConfig]) -> list
     for port in ports:
         record = records.get((slots[port.bridge], port.ofport))
         counts = read_counts(maps, record.slot) if record else Counts()
-        ifindex = record.ifindex if record and record.ifindex else None
+        ifindex = _present(record, port.ifname)
         hook = _hook_word(kinds, port, ifindex) if up else "down"
         described.append(
             PortInfo(
@@ -316,6 +316,18 @@ def _describe(instance: Instance, store: Store, ports: list[PortConfig]) -> list
             )
         )
     return described
+
+
+def _present(record: PortRecord | None, ifname: str) -> int | None:
+    """Index of the interface that the port is attached to, if that one is still there: the record may be older."""
+    import socket
+
+    if record is None or not record.ifindex:
+        return None
+    try:
+        return record.ifindex if socket.if_nametoindex(ifname) == record.ifindex else None
+    except OSError:
+        return None
 
 
 def _hook_word(kinds: dict[tuple[int, str], str], port: PortConfig, ifindex: int | None) -> str:
