@@ -49,7 +49,9 @@ def bench(way: Way) -> Iterator[Bench]:
         switch = way.switch(lab.host)
         switch.bridge()
         for port, options in zip(
-            ports, [{}, {}, {"vlan": 10}, {"trunk": "10,20"}, {"trunk": "20", "native": 10}, {"isolated": True}], strict=True
+            ports,
+            [{}, {}, {"vlan": 10}, {"trunk": "10,20"}, {"trunk": "20", "native": 10}, {"isolated": True}],
+            strict=True,
         ):
             switch.join([port], **options)
         switch.port_set(ports[0], isolated=True)
@@ -58,7 +60,9 @@ def bench(way: Way) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("flows", [(), FLOWS], ids=["normal", "flows"])
 @pytest.mark.parametrize("flood", [True, False], ids=["flood", "no-flood"])
-def test_every_frame_is_received_or_in_one_drop_counter(bench: Bench, flood: bool, flows: tuple[str, ...]) -> None:
+def test_every_frame_is_received_or_in_one_drop_counter(
+    bench: Bench, flood: bool, flows: tuple[str, ...]
+) -> None:
     bench.switch.bridge_set(flood=flood)
     bench.switch.flow_del()
     if flows:
@@ -79,11 +83,15 @@ def test_every_frame_is_received_or_in_one_drop_counter(bench: Bench, flood: boo
                 received[port.ifname] += len(came)
         stats = bench.switch.stats(sender)
         # A frame that some port got may have lost its copy for another one besides: those are counted too.
-        partly = sum(stats.drops.get(name, 0) - start.get(name, 0) for name in ("no_such_port", "ttl", "vlan_depth"))
+        partly = sum(
+            stats.drops.get(name, 0) - start.get(name, 0) for name in ("no_such_port", "ttl", "vlan_depth")
+        )
         dropped = sum(stats.drops.values()) - sum(start.values())
         assert lost <= dropped <= lost + partly, f"{sender}: {lost} lost, {dropped} counted: {stats.drops}"
         assert stats.rx_packets - before[sender.ifname].rx_packets == N_FRAMES
         assert stats.rx_bytes - before[sender.ifname].rx_bytes == sent_bytes
         assert not {"internal", "edit_failed", "output_failed", "no_port", "bridge_down"} & set(stats.drops)
     for port in bench.ports:
-        assert bench.switch.stats(port).tx_packets - before[port.ifname].tx_packets == received[port.ifname], port
+        assert (
+            bench.switch.stats(port).tx_packets - before[port.ifname].tx_packets == received[port.ifname]
+        ), port

@@ -260,7 +260,11 @@ CASES = [
         "set_field:00:00:00:00:99:00/00:00:00:00:ff:00->eth_dst",
         outer=lambda data: data[:4] + b"\x99" + data[5:],
     ),
-    Case("load of eth_src", "load:0xbeef->NXM_OF_ETH_SRC[0..15]", outer=lambda data: data[:10] + b"\xbe\xef" + data[12:]),
+    Case(
+        "load of eth_src",
+        "load:0xbeef->NXM_OF_ETH_SRC[0..15]",
+        outer=lambda data: data[:10] + b"\xbe\xef" + data[12:],
+    ),
     # tags
     Case("mod_vlan_vid", "mod_vlan_vid:77", outer=tags(set_tci(0x0FFF, 77))),
     Case("mod_vlan_pcp", "mod_vlan_pcp:6", outer=tags(set_tci(0xE000, 6 << 13))),
@@ -323,9 +327,21 @@ CASES = [
     Case("tcp_dst of IPv6", "set_field:99->tcp_dst", l4(dport=99), lambda p: V6(p) and TCP(p), "tcp6"),
     Case("udp_dst", "set_field:99->udp_dst", l4(dport=99), lambda p: V4(p) and UDP(p), "udp"),
     Case("udp_src of IPv6", "set_field:99->udp_src", l4(sport=99), lambda p: V6(p) and UDP(p), "udp6"),
-    Case("sctp ports", "set_field:99->sctp_src,set_field:98->sctp_dst", l4(sport=99, dport=98), lambda p: V4(p) and SCTP(p), "sctp"),
+    Case(
+        "sctp ports",
+        "set_field:99->sctp_src,set_field:98->sctp_dst",
+        l4(sport=99, dport=98),
+        lambda p: V4(p) and SCTP(p),
+        "sctp",
+    ),
     Case("sctp6 port", "set_field:99->sctp_dst", l4(dport=99), lambda p: V6(p) and SCTP(p), "sctp6"),
-    Case("part of tp_dst", "set_field:0x0002/0x00ff->udp_dst", l4(dport=frames.DPORT & 0xFF00 | 2), lambda p: V4(p) and UDP(p), "udp"),
+    Case(
+        "part of tp_dst",
+        "set_field:0x0002/0x00ff->udp_dst",
+        l4(dport=frames.DPORT & 0xFF00 | 2),
+        lambda p: V4(p) and UDP(p),
+        "udp",
+    ),
     Case("icmp_type", "set_field:0->icmp_type", put("ICMP", type=0), lambda p: V4(p) and ICMP(p), "icmp"),
     Case("icmp_code", "set_field:3->icmp_code", put("ICMP", code=3), lambda p: V4(p) and ICMP(p), "icmp"),
     # ARP and neighbour discovery
@@ -338,7 +354,10 @@ CASES = [
         "an ARP answer made of a question",
         f"set_field:2->arp_op,set_field:{MAC_X}->arp_sha,set_field:{MAC_Y}->arp_tha,"
         f"load:0x0a000063->NXM_OF_ARP_SPA[],load:0x0a000001->NXM_OF_ARP_TPA[],mod_dl_dst:{MAC_Y}",
-        each(Ethernet={"dst": MAC_Y}, ARP={"op": 2, "hwsrc": MAC_X, "hwdst": MAC_Y, "psrc": "10.0.0.99", "pdst": "10.0.0.1"}),
+        each(
+            Ethernet={"dst": MAC_Y},
+            ARP={"op": 2, "hwsrc": MAC_X, "hwdst": MAC_Y, "psrc": "10.0.0.99", "pdst": "10.0.0.1"},
+        ),
         ARP,
         "arp",
     ),
@@ -374,19 +393,32 @@ CASES = [
     Case(
         "address translation",
         "set_field:192.0.2.1->ip_src,set_field:192.0.2.2->ip_dst,mod_tp_src:1,mod_tp_dst:65535,mod_nw_tos:4,dec_ttl",
-        lambda p: (put("IP", src="192.0.2.1", dst="192.0.2.2")(p), l4(sport=1, dport=65535)(p) if PORTS(p) else None, tos(4, 0xFC)(p), less_ttl(1)(p))[0],
+        lambda p: (
+            put("IP", src="192.0.2.1", dst="192.0.2.2")(p),
+            l4(sport=1, dport=65535)(p) if PORTS(p) else None,
+            tos(4, 0xFC)(p),
+            less_ttl(1)(p),
+        )[0],
         V4,
         "ip",
     ),
     Case(
         "IPv6 translation",
         f"set_field:{IP6_X}->ipv6_src,set_field:{IP6_Y}->ipv6_dst,mod_tp_src:1,mod_tp_dst:65535,dec_ttl",
-        lambda p: (put("IPv6", src=IP6_X, dst=IP6_Y)(p), l4(sport=1, dport=65535)(p) if PORTS(p) else None, less_ttl(1)(p))[0],
+        lambda p: (
+            put("IPv6", src=IP6_X, dst=IP6_Y)(p),
+            l4(sport=1, dport=65535)(p) if PORTS(p) else None,
+            less_ttl(1)(p),
+        )[0],
         V6,
         "ipv6",
     ),
     Case("registers are not in the packet", "load:7->reg0,set_field:0x1234->metadata,load:1->reg3[4..8]"),
-    Case("there and back", f"mod_dl_dst:{MAC_X},mod_tp_dst:9,mod_dl_dst:{frames.mac(2)},mod_tp_dst:5001", back_again),
+    Case(
+        "there and back",
+        f"mod_dl_dst:{MAC_X},mod_tp_dst:9,mod_dl_dst:{frames.mac(2)},mod_tp_dst:5001",
+        back_again,
+    ),
 ]
 # A router's work is for IPv4 only, by its match.
 ONLY_V4 = {"a router's work"}
@@ -410,7 +442,7 @@ def expected(case_name: str, name: str) -> bytes | None:
     if case.edit is None:
         return data
     kind = name.partition(",")[0]
-    if kind == "first fragment" or kind == "first fragment 6":
+    if kind in {"first fragment", "first fragment 6"}:
         # Its checksum covers the whole datagram: edit that, then cut it.
         whole, number = FRAGMENTS[kind]
         changed = whole.copy()
@@ -441,8 +473,10 @@ def bench(way: Way) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 def test_the_packet_leaves_as_the_actions_say(bench: Bench, case: Case) -> None:
-    a, b = bench.ports
-    lines = [f"priority=10,{case.match + ',' if case.match else ''}actions={case.actions + ',' if case.actions else ''}output:2"]
+    a, _b = bench.ports
+    lines = [
+        f"priority=10,{case.match + ',' if case.match else ''}actions={case.actions + ',' if case.actions else ''}output:2"
+    ]
     if case.match:
         lines.append("priority=1,actions=output:2")
     bench.switch.flows(*lines)

@@ -38,7 +38,9 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 def copies(bench: Bench, sender: TapPort, sent: bytes) -> dict[str, list[bytes]]:
-    return {port.ifname: [bytes(frame) for frame in came] for port, came in bench.exchange(sender, sent).items()}
+    return {
+        port.ifname: [bytes(frame) for frame in came] for port, came in bench.exchange(sender, sent).items()
+    }
 
 
 def test_a_broadcast_reaches_all_ports_of_the_vlan_once(bench: Bench) -> None:

@@ -57,12 +57,16 @@ def datagram(src: str, dst: str) -> bytes:
     return bytes(frames.udp(1, 2, eth_src=src, eth_dst=dst))
 
 
-def goes_to(bench: Bench, sender: PacketPort, src: str, dst: str, *wanted: PacketPort, times: int = 1) -> None:
+def goes_to(
+    bench: Bench, sender: PacketPort, src: str, dst: str, *wanted: PacketPort, times: int = 1
+) -> None:
     """Send one frame after the other; each comes out of exactly these ports, unchanged."""
     for _ in range(times):
         sent = datagram(src, dst)
         got = bench.exchange(sender, sent)
-        assert set(got) == set(wanted), f"{src} > {dst} from {sender} came out of {sorted(p.ifname for p in got)}"
+        assert set(got) == set(wanted), (
+            f"{src} > {dst} from {sender} came out of {sorted(p.ifname for p in got)}"
+        )
         for port, came in got.items():
             frames.same_list(came, [sent], where=repr(port))
 
@@ -79,7 +83,9 @@ def test_an_unknown_address_is_flooded_until_it_has_spoken(bench: Bench) -> None
     assert bench.switch.macs() == {(MAC_A, 0): a.ifname, (MAC_B, 0): b.ifname}
 
 
-@pytest.mark.parametrize("dst", [frames.BROADCAST, frames.MULTICAST_MAC4, frames.MULTICAST_MAC6, "01:80:c2:00:00:10"])
+@pytest.mark.parametrize(
+    "dst", [frames.BROADCAST, frames.MULTICAST_MAC4, frames.MULTICAST_MAC6, "01:80:c2:00:00:10"]
+)
 def test_group_addresses_go_everywhere_but_back(bench: Bench, dst: str) -> None:
     for sender in bench.ports:
         goes_to(bench, sender, MAC_A, dst, *others(bench, sender), times=2)
@@ -93,7 +99,9 @@ def test_addresses_reserved_for_neighbours_are_not_forwarded(bench: Bench, last:
     assert (MAC_A, 0) in bench.switch.macs()
 
 
-@pytest.mark.parametrize("src", [frames.BROADCAST, frames.MULTICAST_MAC4, "01:00:00:00:00:00", "00:00:00:00:00:00"])
+@pytest.mark.parametrize(
+    "src", [frames.BROADCAST, frames.MULTICAST_MAC4, "01:00:00:00:00:00", "00:00:00:00:00:00"]
+)
 def test_a_source_that_is_no_station_is_dropped_and_not_learned(bench: Bench, src: str) -> None:
     a = bench.ports[0]
     with bench.switch.dropping(a, source_mac=2):
@@ -224,7 +232,7 @@ def test_a_bridge_learns_no_more_than_its_limit(bench: Bench) -> None:
 
 
 def test_a_full_table_still_lets_an_address_move(bench: Bench) -> None:
-    a, b, c, *_ = bench.ports
+    _a, b, c, *_ = bench.ports
     bench.switch.bridge_set(mac_limit=1)
     goes_to(bench, b, MAC_B, frames.BROADCAST, *others(bench, b))
     goes_to(bench, c, MAC_B, frames.BROADCAST, *others(bench, c))
@@ -271,7 +279,9 @@ def test_frames_of_any_kind_are_switched_unchanged(bench: Bench) -> None:
         data = bytearray(frames.random_frame(seed, guests=2))
         data[0:12] = bytes.fromhex((frames.mac(2) + frames.mac(1)).replace(":", ""))
         sent.append(bytes(data))
-    sent += [frames.fragments(frames.udp(1, 2, bytes(2000), v6=v6))[i] for v6 in (True, False) for i in (0, 1)]
+    sent += [
+        frames.fragments(frames.udp(1, 2, bytes(2000), v6=v6))[i] for v6 in (True, False) for i in (0, 1)
+    ]
     tagged = [data for data in map(bytes, sent) if data[12:14] in (b"\x81\x00", b"\x88\xa8")]
     plain = [bytes(data) for data in sent if bytes(data) not in tagged]
     got = bench.exchange(a, *plain)
@@ -282,7 +292,12 @@ def test_frames_of_any_kind_are_switched_unchanged(bench: Bench) -> None:
 def test_frames_shorter_than_their_headers_are_switched_by_their_addresses(bench: Bench) -> None:
     a, b, *_ = bench.ports
     goes_to(bench, b, frames.mac(2), frames.BROADCAST, *others(bench, b))
-    for packet in (frames.tcp(1, 2), frames.udp(1, 2, v6=True), frames.arp(1, 2, op=2), frames.nd_advertise(1, 2)):
+    for packet in (
+        frames.tcp(1, 2),
+        frames.udp(1, 2, v6=True),
+        frames.arp(1, 2, op=2),
+        frames.nd_advertise(1, 2),
+    ):
         sent = list(frames.truncations(packet))
         got = bench.exchange(a, *sent)
         assert list(got) == [b]

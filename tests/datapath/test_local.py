@@ -14,7 +14,7 @@ from tests.support import frames, traffic
 from tests.support.eventually import eventually
 from tests.support.lab import Guest, Lab
 from tests.support.ports import PacketPort
-from tests.support.switch import Exchanger, Switch
+from tests.support.switch import Switch
 
 pytestmark = pytest.mark.traffic
 
@@ -98,7 +98,10 @@ def test_action_local_and_output_local_reach_the_host(bench: Bench) -> None:
         port = hears.getsockname()[1]
         try:
             for action in ("local", "output:local", "output:LOCAL", "output:br0", "output:65534"):
-                bench.switch.flows(f"in_port={bench.wire.ifname},actions=mod_dl_dst:{mac},{action}", "priority=1,actions=normal")
+                bench.switch.flows(
+                    f"in_port={bench.wire.ifname},actions=mod_dl_dst:{mac},{action}",
+                    "priority=1,actions=normal",
+                )
                 data = action.encode()
                 for _ in range(3):
                     bench.wire.send(frames.udp(9, 200, data, dport=port, eth_dst=frames.MAC_UNKNOWN))

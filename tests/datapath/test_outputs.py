@@ -40,7 +40,9 @@ class Bench:
             }, f"packet {turn + 1}"
             for port, came in got.items():
                 # Copies of one packet for one port may overtake each other.
-                frames.same_list(sorted(came), sorted(frames_by_port[port]), where=f"packet {turn + 1} at {port}")
+                frames.same_list(
+                    sorted(came), sorted(frames_by_port[port]), where=f"packet {turn + 1} at {port}"
+                )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,13 @@ UDP = frames.udp(1, 2)
 
 def test_output_by_number_and_by_name(bench: Bench) -> None:
     a = bench.ports[0]
-    for action in ("output:3", f"output:{bench.ports[2].ifname}", bench.ports[2].ifname, "3", f'output:"{bench.ports[2].ifname}"'):
+    for action in (
+        "output:3",
+        f"output:{bench.ports[2].ifname}",
+        bench.ports[2].ifname,
+        "3",
+        f'output:"{bench.ports[2].ifname}"',
+    ):
         bench.switch.flows(f"actions={action}")
         bench.gives(a, UDP, (3, UDP))
 
@@ -237,7 +245,13 @@ def test_values_written_do_not_leak_into_other_packets_of_the_flow(bench: Bench)
         fields = {"tos": number << 4, "ttl": 10 + number, "id": number}
         sent = frames.udp(number, 7, bytes([number]) * number, sport=number, dport=number + 1, ip=fields)
         wanted = frames.udp(
-            number, 7, bytes([number]) * number, sport=number, dport=number + 1, ip={**fields, "tos": number << 4 | 1}, eth_dst=MAC_X
+            number,
+            7,
+            bytes([number]) * number,
+            sport=number,
+            dport=number + 1,
+            ip={**fields, "tos": number << 4 | 1},
+            eth_dst=MAC_X,
         )
         bench.gives(a, sent, (2, wanted), times=2)
     bench.switch.flows("in_port=1,ip,actions=set_field:0.0.0.99/0.0.0.255->ip_dst,output:2")
@@ -249,7 +263,9 @@ def test_values_written_do_not_leak_into_other_packets_of_the_flow(bench: Bench)
 
 def test_flows_count_every_packet_once(bench: Bench) -> None:
     a = bench.ports[0]
-    bench.switch.flows("priority=5,udp,actions=output:2", "priority=4,tcp,actions=drop", "priority=1,actions=output:3")
+    bench.switch.flows(
+        "priority=5,udp,actions=output:2", "priority=4,tcp,actions=drop", "priority=1,actions=output:3"
+    )
     for packet, n in ((UDP, 7), (frames.tcp(1, 2), 5), (frames.icmp(1, 2), 3)):
         bench.exchange(a, *[packet] * n)
     counted = {flow.priority: (flow.packets, flow.bytes) for flow in bench.switch.dump()}

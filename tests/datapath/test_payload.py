@@ -76,7 +76,9 @@ def test_broadcast_and_multicast_reach_all_guests(bench: Bench) -> None:
 
 @pytest.mark.parametrize("v6", [False, True], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("vlan", [None, 7], ids=["untagged", "tagged"])
-def test_a_super_packet_passes_whole_or_in_the_right_segments(bench: Bench, v6: bool, vlan: int | None) -> None:
+def test_a_super_packet_passes_whole_or_in_the_right_segments(
+    bench: Bench, v6: bool, vlan: int | None
+) -> None:
     (a, b), (w, x) = bench.raw, bench.wires
     for sender, receiver in ((a, b), (a, w), (w, a), (w, x)):
         data, vnet = gso.tcp_super(50, 51, v6=v6, **({} if vlan is None else {"vlan": vlan}))
@@ -129,7 +131,11 @@ def test_an_unfinished_checksum_survives_every_edit(bench: Bench, kind: str) -> 
     v6 = kind.endswith("6")
     build = frames.tcp if kind.startswith("tcp") else frames.udp
     packet = build(50, 51, b"some payload", v6=v6)
-    sets = "set_field:fd00::77->ipv6_src,set_field:fd00::78->ipv6_dst" if v6 else "mod_nw_src:10.0.0.77,mod_nw_dst:10.0.0.78"
+    sets = (
+        "set_field:fd00::77->ipv6_src,set_field:fd00::78->ipv6_dst"
+        if v6
+        else "mod_nw_src:10.0.0.77,mod_nw_dst:10.0.0.78"
+    )
     changed = packet.copy()
     changed[1].src, changed[1].dst = ("fd00::77", "fd00::78") if v6 else ("10.0.0.77", "10.0.0.78")
     changed[2].sport, changed[2].dport = 7, 8
@@ -138,13 +144,18 @@ def test_an_unfinished_checksum_survives_every_edit(bench: Bench, kind: str) -> 
     match = "ipv6" if v6 else "ip"
     try:
         for port in (b, w):
-            edits = f"{sets},mod_tp_src:7,mod_tp_dst:8,output:{port.ifname},mod_vlan_vid:9,output:{port.ifname}"
+            edits = (
+                f"{sets},mod_tp_src:7,mod_tp_dst:8,output:{port.ifname},mod_vlan_vid:9,output:{port.ifname}"
+            )
             bench.switch.flows(f"in_port={a.ifname},{match},actions={edits}", "priority=1,actions=normal")
             for _ in range(3):
                 port.flush()
                 a.send(data, vnet=vnet)
                 assert sorted(received(port.sniff(2))) == sorted([bytes(changed), tagged])
-            bench.switch.flows(f"in_port={a.ifname},{match},actions={sets},mod_tp_src:7,mod_tp_dst:8,output:{port.ifname}", "priority=1,actions=normal")
+            bench.switch.flows(
+                f"in_port={a.ifname},{match},actions={sets},mod_tp_src:7,mod_tp_dst:8,output:{port.ifname}",
+                "priority=1,actions=normal",
+            )
             for _ in range(3):
                 port.flush()
                 a.send(data, vnet=vnet)
@@ -156,7 +167,11 @@ def test_an_unfinished_checksum_survives_every_edit(bench: Bench, kind: str) -> 
 @pytest.mark.parametrize("v6", [False, True], ids=["ipv4", "ipv6"])
 def test_tcp_through_address_translation_has_the_same_hash(bench: Bench, v6: bool) -> None:
     """Clients speak to an address that nobody has; the switch rewrites it, and back."""
-    for client, server in ((bench.veths[0], bench.taps[0]), (bench.taps[0], bench.veths[0]), (bench.taps[0], bench.taps[1])):
+    for client, server in (
+        (bench.veths[0], bench.taps[0]),
+        (bench.taps[0], bench.veths[0]),
+        (bench.taps[0], bench.taps[1]),
+    ):
         virtual = "fd00::99" if v6 else "10.0.0.99"
         own = server.ip6 if v6 else server.ip
         match, src, dst = ("tcp6", "ipv6_src", "ipv6_dst") if v6 else ("tcp", "nw_src", "nw_dst")

@@ -129,7 +129,9 @@ def send_as(bench: Bench, mode: str) -> PacketPort:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_broadcast_reaches_the_ports_of_its_vlan_with_the_tags_they_ask_for(bench: Bench, mode: str) -> None:
+def test_a_broadcast_reaches_the_ports_of_its_vlan_with_the_tags_they_ask_for(
+    bench: Bench, mode: str
+) -> None:
     sender = send_as(bench, mode)
     for name, tags in TAGGINGS.items():
         vlan = classify(mode, tags)
@@ -204,9 +206,7 @@ def test_a_change_of_a_ports_vlan_holds_for_the_next_packet_of_an_established_fl
         bench.switch.fdb_del(dst, vlan)
 
 
-def compare(
-    bench: Bench, got: dict[Any, list[Any]], wanted: dict[Any, list[bytes]], what: str
-) -> None:
+def compare(bench: Bench, got: dict[Any, list[Any]], wanted: dict[Any, list[bytes]], what: str) -> None:
     names = {port: mode for mode, port in bench.port.items()} | {bench.sender: "sender"}
     assert {names[port] for port in got} == {names[port] for port in wanted}, what
     for port, came in got.items():

@@ -52,7 +52,11 @@ def test_frames_of_any_kind_pass_as_they_pass_at_tc(bench: Bench) -> None:
             bench.switch.fdb_flush()
             for packet in packets:
                 data = packet_between(packet, "02:00:00:00:66:01", "02:00:00:00:66:02")
-                vlan = int.from_bytes(data[14:16], "big") & 0xFFF if data[12:14] in (b"\x81\x00", b"\x88\xa8") else 0
+                vlan = (
+                    int.from_bytes(data[14:16], "big") & 0xFFF
+                    if data[12:14] in (b"\x81\x00", b"\x88\xa8")
+                    else 0
+                )
                 teach = packet_between(packet, "02:00:00:00:66:02", frames.BROADCAST)
                 bench.lab.exchange(receiver, [teach], ports)
                 got = bench.lab.exchange(sender, [data] * N_TIMES, ports)

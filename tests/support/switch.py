@@ -137,7 +137,9 @@ class Switch:
         before = self.drops(port)
         yield
         after = self.drops(port)
-        grown = {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
+        grown = {
+            name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)
+        }
         assert grown == reasons, f"{_ifname(port)}: dropped {grown}, not {reasons}"
 
     # ---- addresses
@@ -153,7 +155,9 @@ class Switch:
         with self.inside() as instance:
             return list(fdb.list_macs(instance, bridge))
 
-    def fdb_add(self, mac: str, port: Port | str, vlan: int = 0, *, bridge: str = "br0", **options: Any) -> None:
+    def fdb_add(
+        self, mac: str, port: Port | str, vlan: int = 0, *, bridge: str = "br0", **options: Any
+    ) -> None:
         """`fdb add`."""
         from pyoffload import fdb
 
