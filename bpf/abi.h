@@ -43,7 +43,7 @@ typedef unsigned int abi_be32;	 /* wire order */
 #define MAX_PENDING_OUTPUTS 32 /* outputs waiting for the packet as it stands */
 #define MAX_CACHE_FLOWS 8      /* flows credited by one flow-cache entry */
 #define MAX_CACHE_OUTPUTS 4    /* output ports of one flow-cache entry */
-#define TICK_SHIFT 30		  /* 2^30 ns: the unit of cache_entry.seen */
+#define TICK_SHIFT 30	       /* 2^30 ns: the unit of cache_entry.seen */
 #define CACHE_WAYS 4	       /* entries a flow may live in: a power of two */
 #define DEFAULT_CACHE_ENTRIES 262144
 #define PORT_PROBES 8	  /* slots from ifindex % MAX_PORTS that may hold an interface */
@@ -178,7 +178,7 @@ struct port {
 	abi_u32 out_ifindex;
 	abi_u16 deliver; /* enum port_deliver */
 	abi_u16 flags;	 /* enum port_flag */
-	abi_u64 device;	 /* where the kernel keeps its struct net_device, noted by the datapath; 0: not known yet */
+	abi_u64 device; /* where the kernel keeps its struct net_device, noted by the datapath; 0: not known yet */
 };
 
 enum bridge_flag {
@@ -414,6 +414,8 @@ enum tail_program {
 	TAIL_EMIT = 2,	   /* edit the packet, send it to the pending ports */
 	TAIL_FLOOD = 3,	   /* send it to every port that may have it */
 	TAIL_GROUP = 4,	   /* choose a group's buckets */
+	TAIL_HIT = 5,	   /* apply a cached decision with all that it may hold */
+	TAIL_MISS = 6,	   /* begin to decide */
 	TAIL_PROGRAMS = 8, /* size of the map */
 };
 
@@ -483,8 +485,8 @@ struct cache_entry {
 	abi_u16 fdb_dst;
 	abi_u32 fdb_src_epoch;
 	abi_u32 fdb_dst_epoch;
-	abi_u32 seen; /* CLOCK_MONOTONIC_COARSE >> TICK_SHIFT: the last tick in which it was hit */
-	abi_u32 tick; /* the same by jiffies, which cost nothing to read */
+	abi_u32 seen;  /* CLOCK_MONOTONIC_COARSE >> TICK_SHIFT: the last tick in which it was hit */
+	abi_u32 tick;  /* the same by jiffies, which cost nothing to read */
 	abi_u32 flow0; /* slot of the first flow credited */
 	abi_u16 meter; /* METER: slot */
 	abi_u16 vlan;  /* FDB: of both MACs, for refreshing the MAC table */

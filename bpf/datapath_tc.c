@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* datapath_tc.c: the datapath at TC ingress of every port.
  *
- *   tc_ingress -- hit --> edit -> out           an established packet: one parse, one look-up, one apply
+ *   tc_ingress -- hit --> out                    an established packet: one parse, one look-up, one apply
+ *      |    `-- hit, with more to do --> tc_hit  an edit, copies, a meter, a timeout; ages, once a tick
  *      | miss
+ *      v
+ *   tc_miss                                      the rest of the parser
  *      v
  *   tc_classify <-> tc_normal, tc_group          flow tables, actions, the learning switch: on a copy of the key
  *      |  ^
@@ -23,39 +26,50 @@
 #include "stages/execute.h"
 #include "stages/flood.h"
 #include "stages/hit.h"
+#include "stages/miss.h"
 #include "stages/normal.h"
 
 int tc_ingress(struct __sk_buff *skb)
 {
-	struct packet p;
-	__u64 key[CACHE_KEY_WORDS];
 	struct arrival in = {};
-	__u32 verdict;
+	struct packet p;
+	int verdict;
 
-	in.port = port_by_ifindex(skb->ifindex, &in.slot);
-	in.len = frame_len(skb);
-	if (!in.port) {
+	if (!arrival_of(skb, &in)) {
 		count_drop(skb->ifindex & (MAX_PORTS - 1), DROP_REASON_NO_PORT);
 		return TC_ACT_SHOT;
 	}
 	count_rx(in.slot, in.len);
-	in.bridge = bridge_at(in.port->bridge);
-	if (!in.bridge || !(in.bridge->flags & BRIDGE_UP)) {
-		count_drop(in.slot, DROP_REASON_BRIDGE_DOWN);
-		return TC_ACT_SHOT;
-	}
-	*(__u64 *)&in.policy = read_once_u64(&in.bridge->policy);
+	if (!(in.bridge->flags & BRIDGE_UP))
+		return hit_drop(&in, DROP_REASON_BRIDGE_DOWN);
 	in.parsed = arrival_parse(skb, &in, &p);
-	if (in.parsed == PARSE_TRUNCATED) {
-		count_drop(in.slot, DROP_REASON_TRUNCATED);
-		return TC_ACT_SHOT;
-	}
-	if ((in.bridge->flags & BRIDGE_CACHE) && in.parsed == PARSE_DONE) {
-		verdict = hit_run(skb, &in, &p, key);
-		if (verdict != HIT_MISS)
-			return verdict;
-	}
-	return slow_begin(skb, &in, &p, key);
+	if (in.parsed == PARSE_TRUNCATED)
+		return hit_drop(&in, DROP_REASON_TRUNCATED);
+	verdict = arrival_cacheable(&in) ? hit_fast(skb, &in, &p) : HIT_MISS;
+	if (verdict == HIT_MISS)
+		return try(skb, in.slot, TAIL_MISS);
+	if (verdict == HIT_FULL)
+		return try(skb, in.slot, TAIL_HIT);
+	return verdict;
+}
+
+int tc_hit(struct __sk_buff *skb)
+{
+	struct arrival in = {};
+	struct packet p;
+	int verdict = HIT_MISS;
+
+	if (!arrival_of(skb, &in))
+		return hit_drop(&in, DROP_REASON_NO_PORT);
+	in.parsed = arrival_parse(skb, &in, &p);
+	if (arrival_cacheable(&in))
+		verdict = hit_full(skb, &in, &p);
+	return verdict == HIT_MISS ? try(skb, in.slot, TAIL_MISS) : verdict;
+}
+
+int tc_miss(struct __sk_buff *skb)
+{
+	return miss_run(skb);
 }
 
 int tc_classify(struct __sk_buff *skb)

@@ -10,6 +10,7 @@
 #include "lib/cache.h"
 #include "lib/maps.h"
 #include "stages/credit.h"
+#include "stages/refresh.h"
 
 #define CACHE_NOT_AT_XDP (CACHE_EDIT | CACHE_MULTI | CACHE_METER | CACHE_TIMED)
 
@@ -95,14 +96,10 @@ int xdp_ingress(struct xdp_md *ctx)
 	reason = e->reason;
 	if (flags & CACHE_NOT_AT_XDP)
 		return XDP_PASS;
-	if (e->tick != TICK_NOW())
-		return XDP_PASS; /* once a tick tc_ingress looks after the MAC table and the flows' ages */
-	if (flags & CACHE_FDB) {
-		__u32 *src = fdb_epoch_at(e->fdb_src), *dst = fdb_epoch_at(e->fdb_dst);
-
-		if (!src || !dst || *src != e->fdb_src_epoch || *dst != e->fdb_dst_epoch)
-			return XDP_PASS;
-	}
+	if ((flags & CACHE_FDB) && !hit_fdb_valid(e))
+		return XDP_PASS;
+	if (e->tick != TICK_NOW() && !hit_refresh(e, p.w, br))
+		return XDP_PASS;
 	out = port_at(out_slot);
 	if (!out || (!(flags & CACHE_DROP) && !(out->flags & PORT_XDP_OUT)))
 		return XDP_PASS;

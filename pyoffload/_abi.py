@@ -156,6 +156,8 @@ class tail_program(IntEnum):
     EMIT = 2
     FLOOD = 3
     GROUP = 4
+    HIT = 5
+    MISS = 6
     PROGRAMS = 8
 
 

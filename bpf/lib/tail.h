@@ -13,6 +13,16 @@ INLINE int drop(struct scratch *s, __u32 reason)
 	return TC_ACT_SHOT;
 }
 
+/* As go_on(), before there is a scratch. */
+INLINE int
+try
+	(struct __sk_buff *skb, __u32 slot, __u32 program)
+	{
+		bpf_tail_call_(bpf_pseudo_fd(1, FD_tail_programs), skb, program);
+		count_drop(slot, DROP_REASON_PIPELINE_LIMIT);
+		return TC_ACT_SHOT;
+	}
+
 INLINE int go_on(struct __sk_buff *skb, struct scratch *s, __u32 program)
 {
 	bpf_tail_call_(bpf_pseudo_fd(1, FD_tail_programs), skb, program);

@@ -119,7 +119,8 @@ INLINE void action_set(struct scratch *s, const struct action *a)
 	if (fields & (EDIT_ARP | EDIT_ND))
 		s->uncacheable = 1;
 	if ((fields & EDIT_TTL) && s->dec_ttl) {
-		s->uncacheable = 1; /* the entry would not say any more that a TTL of 1 is too small */
+		s->uncacheable =
+			1; /* the entry would not say any more that a TTL of 1 is too small */
 		s->dec_ttl = 0;
 	}
 	s->written |= fields;

@@ -127,7 +127,8 @@ INLINE __u32 execute_one(struct scratch *s)
 		break;
 	case ACTION_DEC_TTL:
 		if (!action_dec_ttl(s, a->arg ? a->arg : 1)) {
-			s->lost = DROP_REASON_TTL; /* ends this list; the ones it was called from go on, as in OVS */
+			s->lost =
+				DROP_REASON_TTL; /* ends this list; the ones it was called from go on, as in OVS */
 			s->uncacheable = 1;
 			s->next_action = s->end_action;
 		}
