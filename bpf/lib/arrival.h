@@ -8,8 +8,10 @@
 #include "maps.h"
 #include "packet.h"
 
-/* Headers up to here are made linear before parsing: Ethernet, one more tag, IPv6, TCP. */
-#define PARSE_LINEAR (14 + 4 + 40 + 20)
+/* Headers up to here are made linear before parsing: Ethernet, one more tag, IPv4 with all options, TCP; behind SNAP: the
+ * same and its 8 octets. */
+#define PARSE_LINEAR (14 + 4 + 60 + 20)
+#define PARSE_LINEAR_SNAP (PARSE_LINEAR + 8)
 
 struct arrival {
 	struct port *port;
@@ -36,13 +38,18 @@ INLINE int arrival_of(struct __sk_buff *skb, struct arrival *in)
 	return 1;
 }
 
+INLINE void make_linear(struct __sk_buff *skb, __u32 n)
+{
+	bpf_skb_pull_data(skb, skb->len < n ? skb->len : n);
+}
+
 INLINE int arrival_parse(struct __sk_buff *skb, const struct arrival *in, struct packet *p)
 {
 	void *data = (void *)(long)skb->data, *data_end = (void *)(long)skb->data_end;
 	__u32 tci = 0, ad = 0;
 
 	if (data + PARSE_LINEAR > data_end && skb->len > (__u32)(data_end - data)) {
-		bpf_skb_pull_data(skb, skb->len < PARSE_LINEAR ? skb->len : PARSE_LINEAR);
+		make_linear(skb, PARSE_LINEAR);
 		data = (void *)(long)skb->data;
 		data_end = (void *)(long)skb->data_end;
 	}

@@ -25,6 +25,7 @@ INLINE int slow_begin(struct __sk_buff *skb, const struct arrival *in, struct pa
 	port_note_device(skb, in->port);
 	if (swap16(p->w[1] >> 48) < 0x0600) {
 		parse_llc(skb, p);
+		make_linear(skb, PARSE_LINEAR_SNAP);
 		more = PARSE_DONE;
 		if (in->bridge->flags & BRIDGE_NEEDS_L3)
 			more = parse_network(p, (void *)(long)skb->data_end,
