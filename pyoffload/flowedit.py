@@ -52,6 +52,7 @@ class FlowEdit:
         self.chains: dict[Match, Chain] = {}
         self.moved: list[tuple[int, int]] = []  # (old slot, new slot) of flows that keep their counters
         self.subtables = {(s.table, s.mask): s for s in flowstore.subtables(conn, bridge_slot)}
+        self._removed: set[int] = set()  # slots
         self._widened: set[int] = set()
         self._ids: dict[tuple[int, bytes, bytes, bool], int] = {}
         self._next_subtable = 0
@@ -96,6 +97,7 @@ class FlowEdit:
     def remove(self, flows: Iterable[Flow]) -> None:
         for flow in flows:
             self.chain((flow.subtable, flow.key))[1].remove(flow)
+            self._removed.add(flow.slot)
 
     def clear(self) -> None:
         """Every flow of the admin goes."""
@@ -108,7 +110,8 @@ class FlowEdit:
     ) -> int:
         """Add flows; one of equal table, priority and match is replaced, the last of several wins.
 
-        ``keep_equal``: a flow that was there in every detail stays, with its slot and counters. Returns how many did.
+        ``keep_equal``: a flow that was there in every detail stays, with its slot and counters, unless it was removed
+        before (it had timed out). Returns how many stayed.
         """
         if len(specs) >= _ALL_AT_ONCE:
             self.conn.execute(f"PRAGMA cache_size = -{_BULK_CACHE_KIB}")
@@ -117,7 +120,7 @@ class FlowEdit:
         slots = self._slots(len(specs))
         intern, subtable_of, chain_of, chains = self.pool.intern, self._subtable, self.chain, self.chains
         bridge_slot, now = self.bridge_slot, self.now_ns
-        kept = 0
+        kept, removed = 0, self._removed
         for number, spec in enumerate(specs):
             if progress is not None and not number % _PROGRESS_EVERY:
                 progress(number, len(specs))
@@ -132,7 +135,7 @@ class FlowEdit:
                 new[:] = [flow for flow in new if flow.priority != spec.priority]
             if keep_equal and old:
                 want = (spec.priority, key, cookie, spec.idle_timeout, spec.hard_timeout, flags, actions)
-                equal = [flow for flow in old if flow[3:10] == want]
+                equal = [flow for flow in old if flow[3:10] == want and flow.slot not in removed]
                 if equal:
                     new.append(equal[0])
                     kept += 1
