@@ -5,19 +5,58 @@ For tests that run hundreds of commands. How the command starts is not tested by
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
+import pickle
 import selectors
 import signal
-import subprocess
 import time
 import traceback
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 from tests.support.cli import TIMEOUT_S, Cli, Result
+from tests.support.netns import Netns
+
+T = TypeVar("T")
+
+# What changing verbs import, so that it is there when they are forked.
+MODULES = (
+    "cli.bridge",
+    "cli.fdb",
+    "cli.flow",
+    "cli.group",
+    "cli.lifecycle",
+    "cli.main",
+    "cli.meter",
+    "cli.port",
+    "cli.stats",
+    "json",
+    "pyoffload.bridges",
+    "pyoffload.datapath",
+    "pyoffload.fdb",
+    "pyoffload.flow.parse",
+    "pyoffload.flowrestore",
+    "pyoffload.flowtable",
+    "pyoffload.groups",
+    "pyoffload.loader",
+    "pyoffload.meters",
+    "pyoffload.ports",
+    "pyoffload.reconcile",
+)
 
 
 class ForkedCli(Cli):
-    """Like Cli in everything; the interpreter and the modules that the test has imported are there already."""
+    """Like Cli in everything; the interpreter and the modules are there already."""
+
+    def __init__(self, netns: Netns, *, env: dict[str, str] | None = None) -> None:
+        super().__init__(netns, env=env)
+        collecting = gc.isenabled()
+        for name in MODULES:
+            importlib.import_module(name)
+        if collecting:
+            gc.enable()  # the command switches it off for itself
 
     def run(
         self,
@@ -44,8 +83,27 @@ class ForkedCli(Cli):
             raise AssertionError(f"{' '.join(argv)}: not finished after {timeout_s:g} s")
         return Result(argv, code, *texts, time.monotonic() - started)
 
-    def start(self, *words: object, env: dict[str, str] | None = None, **popen: Any) -> subprocess.Popen[str]:
-        return super().start(*words, env=env, **popen)
+
+def in_fork(call: Callable[[], T]) -> T:
+    """What a function returns in a forked process (None of its state is left here: SQLite must not live across fork)."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with os.fdopen(write, "wb") as out:
+                pickle.dump(call(), out)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(write)
+    with os.fdopen(read, "rb") as source:
+        answer = source.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0, "the forked call failed: see standard error"
+    found: T = pickle.loads(answer)  # noqa: S301  (our own child wrote it)
+    return found
 
 
 def _become(outputs: list[int], words: list[str], env: dict[str, str]) -> NoReturn:
