@@ -94,9 +94,7 @@ def _terms(draw: Any, family: str, table: int) -> list[Term]:
         terms.append(term("nw_proto", proto))
     if _rarely(draw, 15):
         terms.append(term("in_port", _pick(draw, [1, 2, 3, LOCAL])))
-    for name in ("dl_src", "dl_dst"):
-        if _rarely(draw, 12):
-            terms.append(_masked(draw, name))
+    terms += [_masked(draw, name) for name in ("dl_src", "dl_dst") if _rarely(draw, 12)]
     if _rarely(draw, 20):
         terms.append(_vlan_term(draw))
     if table and _rarely(draw, 30):
@@ -105,7 +103,9 @@ def _terms(draw: Any, family: str, table: int) -> list[Term]:
     if dl_type in {IP4, IP6}:
         terms += _ip_terms(draw, dl_type)
     if family == "arp":
-        terms += [_masked(draw, name) for name in ("arp_spa", "arp_tpa", "arp_sha", "arp_tha") if _rarely(draw, 15)]
+        terms += [
+            _masked(draw, name) for name in ("arp_spa", "arp_tpa", "arp_sha", "arp_tha") if _rarely(draw, 15)
+        ]
         if _rarely(draw, 30):
             terms.append(term("arp_op", _pick(draw, [1, 2])))
     if family == "icmp" and _rarely(draw, 40):
@@ -138,10 +138,8 @@ def _vlan_term(draw: Any) -> Term:
 
 
 def _ip_terms(draw: Any, dl_type: int) -> list[Term]:
-    terms = []
-    for name in ("nw_src", "nw_dst") if dl_type == IP4 else ("ipv6_src", "ipv6_dst"):
-        if _rarely(draw, 20):
-            terms.append(_masked(draw, name))
+    names = ("nw_src", "nw_dst") if dl_type == IP4 else ("ipv6_src", "ipv6_dst")
+    terms = [_masked(draw, name) for name in names if _rarely(draw, 20)]
     kind = draw(st.integers(0, 11))
     if kind == 11:
         terms.append(term("nw_tos", _pick(draw, TOS), 0xFC))
@@ -193,7 +191,13 @@ MODS: list[tuple[str, str, list[int], str]] = [
 SETS: dict[str, list[tuple[str, str]]] = {
     "arp": [(name, "arp") for name in ("arp_spa", "arp_tpa", "arp_sha", "arp_tha", "arp_op")],
     "ip": [("nw_src", "ip4"), ("nw_dst", "ip4"), ("nw_ttl", "ip"), ("ip_dscp", "ip"), ("nw_ecn", "ip")],
-    "ipv6": [("ipv6_src", "ip6"), ("ipv6_dst", "ip6"), ("ipv6_label", "ip6"), ("nw_ttl", "ip"), ("ip_dscp", "ip")],
+    "ipv6": [
+        ("ipv6_src", "ip6"),
+        ("ipv6_dst", "ip6"),
+        ("ipv6_label", "ip6"),
+        ("nw_ttl", "ip"),
+        ("ip_dscp", "ip"),
+    ],
     "tcp": [("tcp_src", "tcp"), ("tcp_dst", "tcp"), ("nw_dst", "ip4")],
     "udp": [("udp_src", "udp"), ("udp_dst", "udp"), ("nw_src", "ip4")],
     "sctp": [("sctp_src", "sctp"), ("sctp_dst", "sctp")],
@@ -227,7 +231,9 @@ def _set_to(draw: Any, name: str, applies: str) -> Action:
 
 
 @st.composite
-def actions(draw: Any, table: int, tables: int, family: str, bucket: int = 0, groups: int = 0) -> tuple[Action, ...]:
+def actions(
+    draw: Any, table: int, tables: int, family: str, bucket: int = 0, groups: int = 0
+) -> tuple[Action, ...]:
     """``bucket``: for the bucket of that group, which may go to groups with greater numbers."""
     made: list[Action] = []
     tagged = False
@@ -269,7 +275,9 @@ def actions(draw: Any, table: int, tables: int, family: str, bucket: int = 0, gr
             tagged = True
         elif not bucket:
             made.append(_set_action(draw, family))
-    if not any(action.op in {"output", "flood", "in_port", "group"} for action in made) and draw(st.integers(0, 7)):
+    if not any(action.op in {"output", "flood", "in_port", "group"} for action in made) and draw(
+        st.integers(0, 7)
+    ):
         port = _pick(draw, [2, 3, 4])
         made.append(Action("output", f"output:{port}", port))
     if not bucket and table + 1 < tables and _rarely(draw, 40):
@@ -332,7 +340,9 @@ def _segment(rng: random.Random, proto: int, pseudo: bytes) -> bytes:
     if proto == TCP:
         options = rng.choice((b"", b"\1\1\1\0"))
         flags = ((5 + len(options) // 4) << 12 | rng.choice(TCP_FLAGS)).to_bytes(2, "big")
-        return _summed(ports + rng.randbytes(8) + flags + b"\x20\0\0\0\0\0" + options + payload, 16, pseudo, proto)
+        return _summed(
+            ports + rng.randbytes(8) + flags + b"\x20\0\0\0\0\0" + options + payload, 16, pseudo, proto
+        )
     if proto == UDP:
         datagram = ports + (8 + len(payload)).to_bytes(2, "big") + b"\0\0" + payload
         return datagram if rng.random() < 0.15 else _summed(datagram, 6, pseudo, proto)
@@ -342,7 +352,9 @@ def _segment(rng: random.Random, proto: int, pseudo: bytes) -> bytes:
         packet[8:12] = crc.to_bytes(4, "little")
         return bytes(packet)
     if proto == ICMP:
-        return _summed(bytes([rng.choice((8, 0, 3)), rng.choice((0, 1)), 0, 0]) + rng.randbytes(4) + payload, 2)
+        return _summed(
+            bytes([rng.choice((8, 0, 3)), rng.choice((0, 1)), 0, 0]) + rng.randbytes(4) + payload, 2
+        )
     if proto == ICMP6:
         return _summed(_icmp6(rng, payload), 2, pseudo, proto)
     return payload
@@ -354,9 +366,9 @@ def _icmp6(rng: random.Random, payload: bytes) -> bytes:
     kind = rng.choice((135, 136))
     options = b""
     for _ in range(rng.choice((0, 1, 1, 2))):
-        options += rng.choice(
-            (b"\1\1", b"\2\1", b"\1\1", b"\2\1", b"\x0e\1", b"\1\0", b"\1\2")
-        ) + rng.choice(MACS).to_bytes(6, "big")
+        options += rng.choice((b"\1\1", b"\2\1", b"\1\1", b"\2\1", b"\x0e\1", b"\1\0", b"\1\2")) + rng.choice(
+            MACS
+        ).to_bytes(6, "big")
     code = 0 if rng.random() < 0.9 else 1
     return bytes([kind, code, 0, 0]) + bytes(4) + rng.choice(IP6S).to_bytes(16, "big") + options
 
@@ -430,11 +442,15 @@ def frame(rng: random.Random) -> bytes:
     elif kind == "raw":
         body = rng.choice((0x88B5, 0x9000, 0x8847)).to_bytes(2, "big") + rng.randbytes(30)
     elif kind == "llc":
-        inner = rng.choice((b"\x08\0" + _ip4(rng), b"\x86\xdd" + _ip6(rng), b"\x08\6" + _arp(rng), b"\x20\0" + bytes(9)))
+        inner = rng.choice(
+            (b"\x08\0" + _ip4(rng), b"\x86\xdd" + _ip6(rng), b"\x08\6" + _arp(rng), b"\x20\0" + bytes(9))
+        )
         llc = rng.choice((b"\xaa\xaa\3\0\0\0", b"\xaa\xaa\3\0\0\0", b"\xaa\xaa\3\0\0\x0c", b"\x42\x42\3"))
         body = (len(llc + inner) & 0x5FF).to_bytes(2, "big") + llc + inner
     else:
-        body = rng.choice((b"\x08\0", b"\x86\xdd", b"\x08\6", b"\x81\0", b"\0\x20")) + rng.randbytes(rng.randint(0, 70))
+        body = rng.choice((b"\x08\0", b"\x86\xdd", b"\x08\6", b"\x81\0", b"\0\x20")) + rng.randbytes(
+            rng.randint(0, 70)
+        )
     tags = b""
     for _ in range(rng.choices((0, 1, 2, 3), (60, 22, 14, 4))[0]):
         tci = rng.choice((0, 0, 5)) << 13 | rng.choice(VIDS) | (0x1000 if rng.random() < 0.1 else 0)

@@ -57,7 +57,11 @@ FIELDS: dict[str, Field] = {
     "ipv6_src": Field("ip6_src", 128, L3, kind="ip6"),
     "ipv6_dst": Field("ip6_dst", 128, L3, kind="ip6"),
     "ipv6_label": Field("label", 20, L3, kind="hex"),
-    **{f"{p}_{d}": Field(f"tp_{d}", 16, L4, kind="port") for p in ("tp", "tcp", "udp", "sctp") for d in ("src", "dst")},
+    **{
+        f"{p}_{d}": Field(f"tp_{d}", 16, L4, kind="port")
+        for p in ("tp", "tcp", "udp", "sctp")
+        for d in ("src", "dst")
+    },
     "tcp_flags": Field("flags", 12, L4, kind="hex"),
     **{name: Field("tp_src", 8, L4) for name in ("icmp_type", "icmpv6_type")},
     **{name: Field("tp_dst", 8, L4) for name in ("icmp_code", "icmpv6_code")},
@@ -371,7 +375,9 @@ class Parsed:
         l3, l4 = self.l3, self.l4
         four = self.f["dl_type"] == IP4
         if slot in {"ip_src", "ip_dst", "sha", "tha", "proto"} and self.f["dl_type"] in {ARP, RARP}:
-            at, size = {"proto": (6, 2), "sha": (8, 6), "ip_src": (14, 4), "tha": (18, 6), "ip_dst": (24, 4)}[slot]
+            at, size = {"proto": (6, 2), "sha": (8, 6), "ip_src": (14, 4), "tha": (18, 6), "ip_dst": (24, 4)}[
+                slot
+            ]
             self._put(l3 + at, new.to_bytes(size, "big"))
         elif slot in {"ip_src", "ip_dst"}:
             self._put(l3 + (12 if slot == "ip_src" else 16), new.to_bytes(4, "big"), l3 + 10, self._pseudo())
@@ -504,7 +510,9 @@ class _FailedError(Exception):
 class Tables:
     """Flow tables (and groups) of one bridge with these ports (OpenFlow numbers); equal priorities must not overlap."""
 
-    def __init__(self, flows: Sequence[Flow], ports: Sequence[int], groups: Mapping[int, Group] | None = None) -> None:
+    def __init__(
+        self, flows: Sequence[Flow], ports: Sequence[int], groups: Mapping[int, Group] | None = None
+    ) -> None:
         self.ports = tuple(ports)
         self.groups = groups or {}
         self.tables: dict[int, list[Flow]] = {}
@@ -547,11 +555,13 @@ class _Run:
         for flow in self.tables.tables.get(table, ()):
             if self.p.matches(flow.match):
                 self.outcome.flows.append(flow)
-                self.execute(flow.actions, depth, group_depth)
+                self.execute(flow.actions, depth, group_depth, table)
                 return
         self.weak = self.weak or "table_miss"
 
-    def execute(self, actions: Sequence[Action], depth: int, group_depth: int) -> None:
+    def execute(
+        self, actions: Sequence[Action], depth: int, group_depth: int, table: int | None = None
+    ) -> None:
         for index, action in enumerate(actions):
             op, p = action.op, self.p
             if op in {"set", "push", "pop", "vid", "pcp", "dec_ttl", "meter"}:
@@ -590,10 +600,11 @@ class _Run:
             elif op == "goto":
                 self.lookup(action.arg, depth, group_depth)
             elif op == "resubmit":
-                last = index == len(actions) - 1  # nothing to come back to
-                if not last and depth >= MAX_DEPTH:
+                # A last resubmit to a later table comes back to nothing: it is a goto, and counts for no depth.
+                call = table is None or index < len(actions) - 1 or action.arg <= table
+                if call and depth >= MAX_DEPTH:
                     raise _StopError("resubmit_depth")
-                self.lookup(action.arg, depth + (not last), group_depth)
+                self.lookup(action.arg, depth + call, group_depth)
             elif op == "group":
                 self.group(action.arg, depth, group_depth)
 
