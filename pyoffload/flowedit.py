@@ -52,7 +52,10 @@ class FlowEdit:
         self.chains: dict[Match, Chain] = {}
         self.moved: list[tuple[int, int]] = []  # (old slot, new slot) of flows that keep their counters
         self.subtables = {(s.table, s.mask): s for s in flowstore.subtables(conn, bridge_slot)}
+        self.was_closed = self.closed = flowstore.is_closed(conn, bridge_slot)
+        self._opened = False
         self._removed: set[int] = set()  # slots
+        self._expired: set[int] = set()
         self._widened: set[int] = set()
         self._ids: dict[tuple[int, bytes, bytes, bool], int] = {}
         self._next_subtable = 0
@@ -99,8 +102,18 @@ class FlowEdit:
             self.chain((flow.subtable, flow.key))[1].remove(flow)
             self._removed.add(flow.slot)
 
+    def expire(self, flows: list[Flow]) -> None:
+        """These go because their time is over, not because the admin wants it."""
+        self.remove(flows)
+        self._expired.update(flow.slot for flow in flows)
+
+    def open(self) -> None:
+        """The admin wants table 0 to be empty, if no flow is added to it: it is switched again then."""
+        self._opened = True
+
     def clear(self) -> None:
         """Every flow of the admin goes."""
+        self.open()
         self.load_all()
         for _, new in self.chains.values():
             new[:] = [flow for flow in new if flow.priority == BUILTIN_PRIORITY]
@@ -214,7 +227,8 @@ class FlowEdit:
     def _settle_builtin(self, gone: list[Flow], come: list[Flow], *, exactly: bool) -> None:
         """Table 0 has the built-in flow behind the admin's, until he replaces it or the whole content.
 
-        An empty table 0 needs none: the datapath then acts as if it were there.
+        An empty table 0 needs none: the datapath then acts as if it were there. But a timeout opens nothing: where
+        misses were dropped, they are until the admin himself empties the table.
         """
         table0 = {subtable.id for (table, _), subtable in self.subtables.items() if table == 0}
         before = flowstore.count_flows(self.conn, self.bridge_slot, table=0)
@@ -223,7 +237,11 @@ class FlowEdit:
         old, new = self.chain((subtable.id, b"")) if subtable else ([], [])
         had = next((flow for flow in old if flow.priority == BUILTIN_PRIORITY), None)
         replaced = any(flow.priority == 0 and not flow.timed for flow in new)
-        wanted = after > 0 and not exactly and not replaced and (had is not None or before == 0)
+        fresh = before == 0 and not self.was_closed
+        wanted = after > 0 and not exactly and not replaced and (had is not None or fresh)
+        by_admin = self._opened or any(f.subtable in table0 and f.slot not in self._expired for f in gone)
+        dropped = self.was_closed or (before > 0 and had is None)
+        self.closed = after == 0 and dropped and not by_admin
         if had is not None and not wanted:
             new.remove(had)
             gone.append(had)
@@ -253,6 +271,7 @@ class FlowEdit:
             "INSERT INTO flow_carries VALUES (?, ?, ?)", [(*pair, self.bridge_slot) for pair in self.moved]
         )
         flowstore.delete_empty_subtables(self.conn, self.bridge_slot)
+        flowstore.set_closed(self.conn, self.bridge_slot, closed=self.closed)
         count = flowstore.count_flows(self.conn, self.bridge_slot)
         if count > abi.MAX_FLOWS_PER_BRIDGE:
             raise TableFull(

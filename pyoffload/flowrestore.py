@@ -114,7 +114,16 @@ class Restore:
             flowstore.note_clock(self._conn, self._bridge_slot, offset)
         if shift:
             flows = [flow._replace(added_ns=flow.added_ns + shift) for flow in flows]
-        return [f for f in flows if not f.hard_s or f.added_ns + f.hard_s * NS_PER_S > self._now]
+        alive = [f for f in flows if not f.hard_s or f.added_ns + f.hard_s * NS_PER_S > self._now]
+        self._settle_closed(flows, alive)
+        return alive
+
+    def _settle_closed(self, flows: list[Flow], alive: list[Flow]) -> None:
+        """Table 0 drops on when its last flow has timed out, unless the built-in one is there."""
+        subtables = flowstore.subtables(self._conn, self._bridge_slot)
+        table0 = {subtable.id for subtable in subtables if subtable.table == 0}
+        if any(f.subtable in table0 for f in flows) and not any(f.subtable in table0 for f in alive):
+            flowstore.set_closed(self._conn, self._bridge_slot, closed=True)
 
     def _rewrite(self, flows: list[Flow]) -> None:
         self._conn.execute("DELETE FROM flows WHERE bridge_slot = ?", (self._bridge_slot,))

@@ -52,7 +52,11 @@ class Selector:
     @property
     def takes_all(self) -> bool:
         """Whether no flow is left out."""
-        anything = (self.table, self.out_port, self.out_group) == (None, None, None)
+        return self.table is None and self.takes_table(0)
+
+    def takes_table(self, table: int) -> bool:
+        """Whether no flow of that table is left out."""
+        anything = self.out_port is None and self.out_group is None and self.table in {None, table}
         return anything and not (self.mask or self.cookie_mask or self.strict)
 
     def takes_subtable(self, table: int, mask: bytes) -> bool:

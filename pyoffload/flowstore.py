@@ -24,6 +24,8 @@ SCHEMA = (
         boot_id TEXT NOT NULL,
         wall_offset_ns INTEGER NOT NULL
     )""",
+    # Bridges whose table 0 is empty because its last flow timed out: what nothing matches goes on being dropped.
+    "CREATE TABLE flow_closed (bridge_slot INTEGER PRIMARY KEY)",
     """CREATE TABLE flow_subtables (
         id INTEGER PRIMARY KEY,
         bridge_slot INTEGER NOT NULL,
@@ -276,6 +278,23 @@ def count_flows(conn: sqlite3.Connection, bridge_slot: int, *, table: int | None
     return int(row[0])
 
 
+def is_closed(conn: sqlite3.Connection, bridge_slot: int) -> bool:
+    """Whether the bridge's table 0 drops although it is empty."""
+    return conn.execute("SELECT 1 FROM flow_closed WHERE bridge_slot = ?", (bridge_slot,)).fetchone() is not None
+
+
+def set_closed(conn: sqlite3.Connection, bridge_slot: int, *, closed: bool) -> None:
+    if closed:
+        conn.execute("INSERT OR IGNORE INTO flow_closed VALUES (?)", (bridge_slot,))
+    else:
+        conn.execute("DELETE FROM flow_closed WHERE bridge_slot = ?", (bridge_slot,))
+
+
+def asks_tables(conn: sqlite3.Connection, bridge_slot: int) -> bool:
+    """bridges[].n_flows_nonzero: whether packets go through the flow tables, or are switched without them."""
+    return count_flows(conn, bridge_slot, table=0) > 0 or is_closed(conn, bridge_slot)
+
+
 def insert_flows(conn: sqlite3.Connection, rows: Iterable[Flow]) -> None:
     conn.executemany(_INSERT_FLOW, map(tuple, rows))  # sqlite3 reads plain tuples faster
 
@@ -341,7 +360,9 @@ def delete_bridge(conn: sqlite3.Connection, bridge_slot: int) -> None:
         "DELETE FROM flow_buckets WHERE group_slot IN (SELECT slot FROM flow_groups WHERE bridge_slot = ?)",
         (bridge_slot,),
     )
-    for table in ("flows", "flow_subtables", "flow_carries", "flow_groups", "flow_meters", "flow_clocks"):
+    for table in (
+        "flows", "flow_subtables", "flow_carries", "flow_groups", "flow_meters", "flow_clocks", "flow_closed",
+    ):  # fmt: skip
         conn.execute(f"DELETE FROM {table} WHERE bridge_slot = ?", (bridge_slot,))
     count_references(conn)
 

@@ -109,7 +109,7 @@ class FlowSwap:
         self._classifier_before = classifier.read(self._maps, self._bridge_slot)
         self._final = classifier.image(after, self.version)
         self._cache_mask, self._needs_l3 = cache_mask(self._conn, self._bridge_slot)
-        self._has_flows = flowstore.count_flows(self._conn, self._bridge_slot, table=0) > 0
+        self._has_flows = flowstore.asks_tables(self._conn, self._bridge_slot)
         if self._needs_l3:
             self._set_needs_l3(wanted=True)
         return classifier.image(union(before, after), self.version)
@@ -178,7 +178,7 @@ class FlowSwap:
     # After the commit -------------------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Packets see the next version. Whether table 0 is empty lies beside `policy`: it changes while both values
+        """Packets see the next version. Whether tables are asked at all lies beside `policy`: it changes while both values
         mean the same, before the last flow goes or after the first one came.
         """
         view = self._maps.mmap("bridges")

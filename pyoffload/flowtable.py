@@ -148,6 +148,8 @@ def delete(instance: Instance, bridge: str, match: str = "", *, strict: bool = F
             tables.edit.clear()
         else:
             tables.edit.remove(chosen.select(tables.edit))
+            if chosen.takes_table(0):
+                tables.edit.open()
         return tables.apply()
 
 
@@ -207,7 +209,7 @@ class BridgeTables:
     ) -> FlowChange:
         """Stage the edit; the change carries it out."""
         gone, come = self.stage(exactly=exactly)
-        if not gone and not come:
+        if not gone and not come and self.edit.closed == self.edit.was_closed:
             self.change.changed = False
         return self._tell(gone, come, warnings, unchanged)
 
@@ -216,7 +218,7 @@ class BridgeTables:
         change, conn, edit = self.change, self.change.conn, self.edit
         before = ranked(conn, self.slot)
         gone, come = edit.settle(exactly=exactly)
-        if not gone and not come:
+        if not gone and not come and edit.closed == edit.was_closed:
             return gone, come
         if flowstore.clock(conn, self.slot) is None:
             flowstore.note_clock(conn, self.slot, time.time_ns() - self.now_ns)
@@ -237,7 +239,7 @@ class BridgeTables:
         if not timed:
             return 0
         over = [flow for flow in timed if expired(flow, self.change.maps, self.now_ns)]
-        self.edit.remove(over)
+        self.edit.expire(over)
         return len(over)
 
     def _tell(
@@ -285,10 +287,6 @@ class FlowTables:
     def cache_mask(self, bridge_slot: int) -> tuple[bytes, bool]:
         """(mask of the cached key, 8 * CACHE_KEY_WORDS bytes; whether BRIDGE_NEEDS_L3 is to be set)."""
         return cache_mask(self._conn, bridge_slot)
-
-    def has_flows(self, bridge_slot: int) -> bool:
-        """Whether table 0 has a flow: bridges[].n_flows_nonzero."""
-        return flowstore.count_flows(self._conn, bridge_slot, table=0) > 0
 
     def version(self, bridge_slot: int) -> int:
         """Of the flow tables in force."""

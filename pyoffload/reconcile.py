@@ -176,7 +176,7 @@ def _prepare_new_bridges(change: Change, found: Survey) -> None:
 
 
 def _has_tables(change: Change, bridge: int) -> bool:
-    tables = ("flows", "flow_groups", "flow_meters")
+    tables = ("flows", "flow_closed", "flow_groups", "flow_meters")
     exists = " OR ".join(f"EXISTS (SELECT 1 FROM {table} WHERE bridge_slot = ?1)" for table in tables)
     return bool(change.store.rows(f"SELECT {exists}", (bridge,))[0][0])
 

@@ -165,6 +165,8 @@ class Rig:
                 tables.edit.clear()
             else:
                 tables.edit.remove(chosen.select(tables.edit))
+                if chosen.takes_table(0):
+                    tables.edit.open()
             return tables.apply()
 
     def modify(self, text, *, strict=False, bridge="br0"):
