@@ -26,6 +26,15 @@ struct packet {
 #define load_u32(p) (*(__u32 *)(p))
 #define load_u64(p) (*(__u64 *)(p))
 
+/* The data offset (RFC 9293 3.1: words, in the upper half of octet 12) is one that a header can have, and the options are
+ * there, as OVS demands. */
+INLINE int tcp_is_whole(__u8 offset, __u32 l4_len)
+{
+	__u32 len = (offset >> 4) * 4;
+
+	return len >= 20 && len <= l4_len;
+}
+
 /* Transport header at `l4`: the ports, type/code and flags of word 3. Only what is there is valid: l4_len is what
  * the network header promises, so that Ethernet padding is not read as ports. */
 INLINE __u64 parse_ports(void *data_end, void *l4, __u32 l4_len, __u32 proto)
@@ -33,7 +42,7 @@ INLINE __u64 parse_ports(void *data_end, void *l4, __u32 l4_len, __u32 proto)
 	__u64 w3 = 0;
 
 	if (proto == IPPROTO_TCP) {
-		if (l4_len < 20 || l4 + 20 > data_end)
+		if (l4_len < 20 || l4 + 20 > data_end || !tcp_is_whole(*(__u8 *)(l4 + 12), l4_len))
 			return 0;
 		/* OVS keeps the 12 flag bits and drops the data offset before them */
 		w3 = load_u32(l4) | ((__u64)(load_u16(l4 + 12) & 0xff0f)) << 32;
@@ -68,6 +77,8 @@ INLINE int parse_ipv4(struct packet *p, void *data_end, void *l3, __u32 l3_len)
 		return PARSE_DONE;
 	ihl = (*(__u8 *)l3 & 0x0f) * 4;
 	total = swap16(load_u16(l3 + 2));
+	if (!total && l3_len > 0xffff)
+		total = l3_len; /* a super-packet whose length does not fit (BIG TCP) */
 	/* the same sanity as OVS: version, header length, and a total length that holds the header and is there */
 	if ((*(__u8 *)l3 >> 4) != 4 || ihl < sizeof(*ip) || total < ihl || total > l3_len)
 		return PARSE_DONE;
@@ -80,6 +91,8 @@ INLINE int parse_ipv4(struct packet *p, void *data_end, void *l3, __u32 l3_len)
 	p->w[4] = load_u64(l3 + 12);
 	if (ip->protocol == IPPROTO_ICMPV6)
 		return PARSE_DONE; /* not over IPv4 */
+	if (ip->protocol == IPPROTO_TCP && (frag & 0x1fff) == 1)
+		return PARSE_MORE; /* RFC 3128: it would overwrite the flags */
 	if (nw_frag & NW_FRAG_LATER) {
 		p->w[3] |= (__u64)KEY_VALID_L4 << 48;
 		return PARSE_DONE;

@@ -10,7 +10,7 @@
 #include "scratch.h"
 
 #define DL_TYPE_NONE_BE 0xff05 /* 0x05ff, OFP_DL_TYPE_NOT_ETH_TYPE */
-#define MAX_EXTENSION_HEADERS 8
+#define MAX_EXTENSION_HEADERS 16
 #define MAX_ND_OPTIONS 8
 
 INLINE void key_from_packet(struct flow_key *key, const struct packet *p)
@@ -93,7 +93,8 @@ INLINE void parse_ports_at(struct __sk_buff *skb, struct scratch *s, __u32 at, _
 		return;
 	if (at + need > end || bpf_skb_load_bytes(skb, at, b, 8))
 		return;
-	if (proto == IPPROTO_TCP && bpf_skb_load_bytes(skb, at, b, 20))
+	if (proto == IPPROTO_TCP &&
+	    (bpf_skb_load_bytes(skb, at, b, 20) || !tcp_is_whole(b[12], end - at)))
 		return;
 	s->l4 = at;
 	s->cur.valid |= KEY_VALID_L4;
@@ -114,17 +115,21 @@ INLINE void parse_extensions(struct __sk_buff *skb, struct scratch *s, __u32 end
 {
 	__u32 at = s->l3 + 40;
 
-	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
+	s->hidden = 1; /* unless the walk comes to an end */
+	for (int i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
 		__u8 b[8] = {};
 		__u32 type = s->cur.nw_proto;
 
 		if (type != IPPROTO_HOPOPTS && type != IPPROTO_ROUTING && type != IPPROTO_DSTOPTS &&
 		    type != IPPROTO_AH && type != IPPROTO_FRAGMENT) {
+			s->hidden = 0;
 			parse_ports_at(skb, s, at, end);
 			return;
 		}
-		if (at + 8 > end || bpf_skb_load_bytes(skb, at, b, 8))
+		if (i == MAX_EXTENSION_HEADERS)
 			return;
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, b, 8))
+			break; /* cut off: nobody will find a transport header there */
 		if (type == IPPROTO_FRAGMENT) {
 			__u16 off = (__u16)b[2] << 8 | b[3];
 
@@ -134,20 +139,30 @@ INLINE void parse_extensions(struct __sk_buff *skb, struct scratch *s, __u32 end
 				if (off & 0xfff8) {
 					s->cur.nw_frag = NW_FRAG_ANY | NW_FRAG_LATER;
 					s->cur.valid |= KEY_VALID_L4;
-					return;
+					break;
 				}
 			}
 		} else {
 			__u32 len = type == IPPROTO_AH ? (b[1] + 2) * 4 : (b[1] + 1) * 8;
 
 			if (at + len > end)
-				return;
+				break;
 			if (type == IPPROTO_ROUTING && b[3])
 				s->routed = 1;
 			at += len;
 		}
 		s->cur.nw_proto = b[0];
 	}
+	s->hidden = 0;
+}
+
+/* A first fragment must hold its whole transport header, or rules on ports can be passed by. */
+INLINE int first_fragment_is_short(const struct flow_key *k)
+{
+	__u32 p = k->nw_proto;
+
+	return k->nw_frag == NW_FRAG_ANY && !(k->valid & KEY_VALID_L4) &&
+	       (p == IPPROTO_TCP || p == IPPROTO_UDP || p == IPPROTO_SCTP || p == IPPROTO_ICMP || p == IPPROTO_ICMPV6);
 }
 
 /* Completes s->cur, s->l3 and s->l4. */
@@ -160,6 +175,7 @@ INLINE void parse_more(struct __sk_buff *skb, struct scratch *s)
 		parse_arp(skb, s);
 		return;
 	}
+	s->hidden = type == ETH_P_IP_BE; /* see parse_ipv4() */
 	if (type != ETH_P_IPV6_BE || bpf_skb_load_bytes(skb, s->l3 + 4, &payload, 2))
 		return;
 	end = s->l3 + 40 + swap16(payload);
