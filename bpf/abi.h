@@ -547,6 +547,9 @@ enum drop_reason {
 	DROP_REASON_INTERNAL = 23,	 /* a map entry that must exist does not: a defect */
 	DROP_REASON_NO_PORT = 24,	 /* the interface it came from is not a port any more */
 	DROP_REASON_PORT_DOWN = 25, /* the interface it was to leave by is down or has no carrier */
+	/* flows may match a transport header that cannot be seen: a first fragment without it, or one that
+	 * the next overwrites (RFC 1858, 3128), or too many extension headers before it */
+	DROP_REASON_HIDDEN_HEADER = 26,
 };
 
 _Static_assert(sizeof(struct flow_key) == FLOW_KEY_WORDS * 8, "flow_key");

@@ -62,6 +62,8 @@ int tc_hit(struct __sk_buff *skb)
 	if (!arrival_of(skb, &in))
 		return hit_drop(&in, DROP_REASON_NO_PORT);
 	in.parsed = arrival_parse(skb, &in, &p);
+	if (in.parsed == PARSE_TRUNCATED)
+		return hit_drop(&in, DROP_REASON_TRUNCATED);
 	if (arrival_cacheable(&in))
 		verdict = hit_full(skb, &in, &p);
 	return verdict == HIT_MISS ? try(skb, in.slot, TAIL_MISS) : verdict;
@@ -139,8 +141,12 @@ int tc_emit(struct __sk_buff *skb)
 	if (s->final && s->n_pending == 1 && s->pending[0].kind == PENDING_NORMAL) {
 		struct port *out = port_at(s->pending[0].slot);
 
-		if (out)
-			key_retag(&s->cur, vlan_egress(out->mode, s->normal_vid), s->normal_vid);
+		__u32 form = out ? normal_egress(s, out->mode) : EGRESS_NONE;
+
+		/* asked again: the port's mode may have changed since */
+		if (form == EGRESS_NONE)
+			return drop(s, DROP_REASON_VLAN_EGRESS);
+		key_retag(&s->cur, form, s->normal_vid);
 		s->pending[0].kind = PENDING_PORT;
 	}
 	edit_from_keys(s);

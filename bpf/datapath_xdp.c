@@ -29,17 +29,18 @@ INLINE __u32 fold(__u64 sum)
  * checksum looks the same once in 65,536 frames; that costs time, not truth. */
 INLINE int checksum_is_partial(const struct packet *p, void *data, void *data_end)
 {
-	__u32 proto = (p->w[2] >> 32) & 0xff, off, len;
+	const __u32 off = 16; /* of the checksum in TCP's header */
+	__u32 proto = (p->w[2] >> 32) & 0xff, len;
 	void *l3 = data + p->l3, *l4 = data + p->l4;
 	__u16 type = p->w[1] >> 48, check;
 	__u64 sum;
 
-	if (proto == IPPROTO_TCP)
-		off = 16;
-	else if (proto == IPPROTO_UDP)
-		off = 6;
-	else
-		return proto == IPPROTO_SCTP; /* CRC32c: nothing tells */
+	if (type != ETH_P_IP_BE && type != ETH_P_IPV6_BE)
+		return 0;
+	if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6)
+		return 0; /* no hardware completes these */
+	if (proto != IPPROTO_TCP)
+		return 1; /* tunnels: the one that is missing may be inside; SCTP: nothing tells */
 	if (!p->l4 || l4 + off + 2 > data_end || l3 + 20 > data_end)
 		return 1;
 	check = load_u16(l4 + off);

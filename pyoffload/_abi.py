@@ -213,6 +213,7 @@ class drop_reason(IntEnum):
     INTERNAL = 23
     NO_PORT = 24
     PORT_DOWN = 25
+    HIDDEN_HEADER = 26
 
 
 class flow_key(LittleEndianStructure):

@@ -102,8 +102,17 @@ def datapath_sources(defines: Mapping[str, str | int] | None = None) -> list[Sou
     """The sources of OBJECTS as they are compiled for the running kernel."""
     from pyoffload import btf, compiler
 
-    flags = {**btf.kernel_defines(compiler.cache_dir()), **(defines or {})}
+    flags = {**btf.kernel_defines(compiler.cache_dir()), **_quirks(os.uname().release), **(defines or {})}
     return [compiler.source(spec.source, flags) for spec in OBJECTS]
+
+
+def _quirks(release: str) -> dict[str, int]:
+    """Defines for what no probe can tell: bpf_redirect_peer scrubs the packet, its type included, since 6.16."""
+    major, _, rest = release.partition(".")
+    minor = rest.partition(".")[0]
+    if major.isdecimal() and minor.isdecimal() and (int(major), int(minor)) >= (6, 16):
+        return {}
+    return {"PEER_KEEPS_TYPE": 1}
 
 
 def _pin(instance: Instance, programs: Mapping[str, Prog], tails: Map) -> LoadedPrograms:

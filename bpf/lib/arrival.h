@@ -38,9 +38,10 @@ INLINE int arrival_of(struct __sk_buff *skb, struct arrival *in)
 	return 1;
 }
 
-INLINE void make_linear(struct __sk_buff *skb, __u32 n)
+/* Returns 0, or an error: no memory. */
+INLINE int make_linear(struct __sk_buff *skb, __u32 n)
 {
-	bpf_skb_pull_data(skb, skb->len < n ? skb->len : n);
+	return bpf_skb_pull_data(skb, skb->len < n ? skb->len : n);
 }
 
 INLINE int arrival_parse(struct __sk_buff *skb, const struct arrival *in, struct packet *p)
@@ -49,7 +50,8 @@ INLINE int arrival_parse(struct __sk_buff *skb, const struct arrival *in, struct
 	__u32 tci = 0, ad = 0;
 
 	if (data + PARSE_LINEAR > data_end && skb->len > (__u32)(data_end - data)) {
-		make_linear(skb, PARSE_LINEAR);
+		if (make_linear(skb, PARSE_LINEAR))
+			return PARSE_TRUNCATED; /* not seen, not passed */
 		data = (void *)(long)skb->data;
 		data_end = (void *)(long)skb->data_end;
 	}

@@ -12,10 +12,16 @@ INLINE __u32 frame_len(struct __sk_buff *skb)
 }
 
 /* Gives the packet itself away; the result is the program's. */
-INLINE int deliver(__u32 ifindex, __u32 how)
+INLINE int deliver(struct __sk_buff *skb, __u32 ifindex, __u32 how)
 {
-	if (how == PORT_DELIVER_PEER)
+	if (how == PORT_DELIVER_PEER) {
+#ifdef PEER_KEEPS_TYPE
+		/* before Linux 6.16 the frame stays "for another host", as our end of the veth saw it, and the
+		 * guest's stack would throw it away */
+		bpf_skb_change_type(skb, 0 /* PACKET_HOST */);
+#endif
 		return bpf_redirect_peer(ifindex, 0);
+	}
 	return bpf_redirect(ifindex, how == PORT_DELIVER_INGRESS ? BPF_F_INGRESS : 0);
 }
 

@@ -103,6 +103,7 @@ INLINE void fdb_insert(struct fdb_key *k, __u32 slot, __u64 now, struct bridge *
 	struct fdb_state *state = fdb_state_at(k->bridge), *hands = fdb_state_at(0);
 	struct fdb_entry e = { .seen_ns = now, .port = slot };
 	struct fdb_key *place = NULL;
+	long error = 0;
 
 	if (!state || !hands)
 		return;
@@ -121,8 +122,11 @@ INLINE void fdb_insert(struct fdb_key *k, __u32 slot, __u64 now, struct bridge *
 			break;
 		place = NULL;
 	}
-	if (!place || bpf_map_update_elem(MAP(fdb), k, &e, BPF_NOEXIST)) {
-		n->mac_table_full++;
+	if (place)
+		error = bpf_map_update_elem(MAP(fdb), k, &e, BPF_NOEXIST);
+	if (!place || error) {
+		if (error != -17) /* EEXIST: another CPU learned it at the same time */
+			n->mac_table_full++;
 		return;
 	}
 	*place = *k;
@@ -152,6 +156,9 @@ INLINE void fdb_learn(struct fdb_key *k, __u32 slot, __u64 now, struct bridge *b
 	e->port = slot;
 	e->seen_ns = now;
 	fdb_bump(k);
+	/* another CPU may have reclaimed the entry and given its memory to another MAC: then that one was written to */
+	if (fdb_get(k) != e)
+		e->seen_ns = 0;
 }
 
 #endif

@@ -115,6 +115,8 @@ INLINE int parse_ipv6(struct packet *p, void *data_end, void *l3, __u32 l3_len)
 		return PARSE_DONE;
 	first = load_u32(l3);
 	payload = swap16(load_u16(l3 + 4));
+	if (!payload && l3_len > 0xffff + sizeof(*ip6))
+		payload = l3_len - sizeof(*ip6); /* BIG TCP */
 	/* a jumbogram (payload 0 with a hop-by-hop option) is not sane here, as in OVS */
 	if ((first & 0xf0) != 0x60 || payload + sizeof(*ip6) > l3_len)
 		return PARSE_DONE;

@@ -162,7 +162,8 @@ INLINE int first_fragment_is_short(const struct flow_key *k)
 	__u32 p = k->nw_proto;
 
 	return k->nw_frag == NW_FRAG_ANY && !(k->valid & KEY_VALID_L4) &&
-	       (p == IPPROTO_TCP || p == IPPROTO_UDP || p == IPPROTO_SCTP || p == IPPROTO_ICMP || p == IPPROTO_ICMPV6);
+	       (p == IPPROTO_TCP || p == IPPROTO_UDP || p == IPPROTO_SCTP || p == IPPROTO_ICMP ||
+		p == IPPROTO_ICMPV6);
 }
 
 /* Completes s->cur, s->l3 and s->l4. */
@@ -179,6 +180,8 @@ INLINE void parse_more(struct __sk_buff *skb, struct scratch *s)
 	if (type != ETH_P_IPV6_BE || bpf_skb_load_bytes(skb, s->l3 + 4, &payload, 2))
 		return;
 	end = s->l3 + 40 + swap16(payload);
+	if (!payload && skb->len > end + 0xffff)
+		end = skb->len; /* BIG TCP */
 	if (!s->l4)
 		parse_extensions(skb, s, end);
 	if (s->l4 && s->cur.nw_proto == IPPROTO_ICMPV6 &&

@@ -55,6 +55,7 @@ struct scratch {
 	__u16 bridge;
 	__u32 l3;
 	__u32 l4;
+	__u32 hidden; /* DROP_REASON_HIDDEN_HEADER */
 	__u32 nd_sll; /* offset of the option's address, 0: none */
 	__u32 nd_tll;
 	__u32 routed; /* an IPv6 routing header names further hops */
@@ -77,6 +78,7 @@ struct scratch {
 
 	/* outputs */
 	__u32 n_pending;
+	__u32 normal_inner;  /* that packet has a second tag */
 	__u32 normal_vid;    /* VLAN of the pending PENDING_NORMAL* */
 	__u32 emitted;	     /* copies that left already */
 	__u32 final;	     /* nothing comes after this emission */

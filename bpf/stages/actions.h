@@ -202,8 +202,11 @@ INLINE __u32 slot_of_ofport(const struct scratch *s, __u32 ofport)
 INLINE void action_output(struct scratch *s, __u32 ofport)
 {
 	__u32 slot = slot_of_ofport(s, ofport);
+	struct port *p = port_at(slot);
 
-	if (slot == PORT_SLOT_NONE)
+	if (p && p->deliver == PORT_DELIVER_ABSENT)
+		s->lost = DROP_REASON_PORT_ABSENT;
+	else if (slot == PORT_SLOT_NONE)
 		s->lost = DROP_REASON_NO_SUCH_PORT;
 	else if (slot == s->in_slot)
 		s->lost = s->lost ? s->lost : DROP_REASON_SAME_PORT;

@@ -261,7 +261,10 @@ INLINE int emit_last(struct __sk_buff *skb, struct scratch *s)
 	if (!p)
 		return TC_ACT_SHOT;
 	count_tx(slot, s->len);
-	return deliver(p->out_ifindex, p->deliver);
+	/* a guest must see that a flooded frame is not for it; redirect_peer says that every frame is */
+	return deliver(skb, p->out_ifindex,
+		       s->flood && p->deliver == PORT_DELIVER_PEER ? PORT_DELIVER_REDIRECT
+								   : p->deliver);
 }
 
 /* ---- remembering the decision ------------------------------------------------------------------- */

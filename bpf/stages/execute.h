@@ -49,7 +49,7 @@ INLINE __u32 list_end(struct scratch *s)
 		return stop(s, DROP_REASON_INTERNAL);
 	f = &s->stack[d];
 	if (f->is_group) {
-		if (s->n_pending)
+		if (s->n_pending && bucket_changed_key(s, f))
 			return STEP_EMIT; /* they must leave as this bucket made them */
 		if (group_next(s, f))
 			return STEP_ON;

@@ -21,11 +21,10 @@ INLINE __u32 flood_form(const struct scratch *s, __u32 slot, const struct port *
 	if (slot == s->in_slot || p->deliver == PORT_DELIVER_ABSENT || p->bridge != s->bridge)
 		return EGRESS_NONE;
 	if ((s->flood & (1 << PENDING_NORMAL)) && slot == s->normal_slot)
-		return vlan_egress(p->mode, s->normal_vid);
+		return normal_egress(s, p->mode);
 	if (in.flags & p->mode.flags & PORT_MODE_ISOLATED)
 		return EGRESS_NONE;
-	return s->flood & (1 << PENDING_NORMAL_FLOOD) ? vlan_egress(p->mode, s->normal_vid)
-						      : EGRESS_NONE;
+	return s->flood & (1 << PENDING_NORMAL_FLOOD) ? normal_egress(s, p->mode) : EGRESS_NONE;
 }
 
 /* Sends to the port of one member, if it wants the frame in the form at hand; notes the form if it is another. */

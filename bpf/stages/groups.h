@@ -152,6 +152,22 @@ INLINE __u32 action_group(struct __sk_buff *skb, struct scratch *s, __u32 slot)
 	return 0;
 }
 
+/* What is pending looks different from what the next bucket begins with. */
+INLINE int bucket_changed_key(const struct scratch *s, const struct frame *f)
+{
+	const __u64 *a = (const __u64 *)&s->cur, *b;
+	__u32 level = f->saved;
+	__u64 differ = 0;
+
+	if (level >= MAX_GROUP_DEPTH)
+		return 1;
+	b = (const __u64 *)&s->saved[level];
+#pragma unroll
+	for (int i = 0; i < CACHE_KEY_WORDS + 4; i++)
+		differ |= a[i] ^ b[i];
+	return differ != 0;
+}
+
 /* At the end of a bucket: the key as it was, and the next bucket. Returns 0 when there is none. */
 INLINE int group_next(struct scratch *s, struct frame *f)
 {

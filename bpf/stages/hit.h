@@ -30,12 +30,15 @@ INLINE int hit_drop(const struct arrival *in, __u32 reason)
 	return TC_ACT_SHOT;
 }
 
-INLINE int hit_deliver(const struct port *out, __u32 slot, __u32 len)
+INLINE int hit_deliver(struct __sk_buff *skb, const struct arrival *in, const struct port *out,
+		       __u32 slot)
 {
 	__u64 delivery = read_once_u64(&out->out_ifindex); /* with `deliver`, which belongs to it */
 
-	count_tx(slot, len);
-	return deliver((__u32)delivery, (__u16)(delivery >> 32));
+	if (!(__u32)delivery)
+		return hit_drop(in, DROP_REASON_PORT_ABSENT);
+	count_tx(slot, in->len);
+	return deliver(skb, (__u32)delivery, (__u16)(delivery >> 32));
 }
 
 /* Returns what the program has to return, HIT_FULL or HIT_MISS. Makes p->w the cache key. */
@@ -68,7 +71,7 @@ INLINE int hit_fast(struct __sk_buff *skb, struct arrival *in, struct packet *p)
 	credit_flows(e, in->len);
 	if (flags & CACHE_DROP)
 		return hit_drop(in, e->reason);
-	return hit_deliver(out, slot, in->len);
+	return hit_deliver(skb, in, out, slot);
 }
 
 /* Copies to the ports before the last one. */
@@ -146,7 +149,7 @@ INLINE int hit_full(struct __sk_buff *skb, struct arrival *in, struct packet *p)
 		return hit_drop(in, DROP_REASON_EDIT_FAILED);
 	if (flags & CACHE_MULTI)
 		hit_copies(skb, outs, n_out, in);
-	return hit_deliver(out, slot, in->len);
+	return hit_deliver(skb, in, out, slot);
 }
 
 #endif

@@ -25,7 +25,10 @@ INLINE int slow_begin(struct __sk_buff *skb, const struct arrival *in, struct pa
 	port_note_device(skb, in->port);
 	if (swap16(p->w[1] >> 48) < 0x0600) {
 		parse_llc(skb, p);
-		make_linear(skb, PARSE_LINEAR_SNAP);
+		if (make_linear(skb, PARSE_LINEAR_SNAP)) {
+			count_drop(in->slot, DROP_REASON_TRUNCATED);
+			return TC_ACT_SHOT;
+		}
 		more = PARSE_DONE;
 		if (in->bridge->flags & BRIDGE_NEEDS_L3)
 			more = parse_network(p, (void *)(long)skb->data_end,
@@ -57,8 +60,11 @@ INLINE int slow_begin(struct __sk_buff *skb, const struct arrival *in, struct pa
 	s->index_key.reserved = 0;
 	/* an incomplete parse was not looked up, and its key holds less than its decision depends on */
 	s->uncacheable = in->parsed != PARSE_DONE;
+	s->hidden = 0;
 	if (more == PARSE_MORE)
 		parse_more(skb, s);
+	if (s->hidden || first_fragment_is_short(&s->cur))
+		return drop(s, DROP_REASON_HIDDEN_HEADER);
 	s->pkt = s->cur;
 	return go_on(skb, s, in->bridge->n_flows_nonzero ? TAIL_CLASSIFY : TAIL_NORMAL);
 }
@@ -74,6 +80,10 @@ INLINE int miss_run(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	in.parsed = arrival_parse(skb, &in, &p);
+	if (in.parsed == PARSE_TRUNCATED) {
+		count_drop(in.slot, DROP_REASON_TRUNCATED);
+		return TC_ACT_SHOT;
+	}
 #pragma unroll
 	for (int i = 0; i < CACHE_KEY_WORDS; i++)
 		key[i] = p.w[i];

@@ -62,6 +62,17 @@ INLINE __u32 vlan_egress(struct port_mode mode, __u32 vid)
 	return profile_has(mode.vlan_profile, vid) ? EGRESS_TAGGED : EGRESS_NONE;
 }
 
+/* The same for a packet that may have a second tag: on a trunk, taking off the native VLAN's tag would show the inner one to
+ * the next switch, which is how to hop into a VLAN that the sender is not in. */
+INLINE __u32 normal_egress(const struct scratch *s, struct port_mode mode)
+{
+	__u32 form = vlan_egress(mode, s->normal_vid);
+
+	if (form == EGRESS_UNTAGGED && mode.vlan_mode == VLAN_MODE_TRUNK && s->normal_inner)
+		return EGRESS_NONE;
+	return form;
+}
+
 /* Makes the key's tags what the port asks for. */
 INLINE void key_retag(struct flow_key *k, __u32 egress, __u32 vid)
 {
@@ -125,7 +136,8 @@ INLINE void normal_run(struct scratch *s)
 		return;
 	}
 	vid = vlan_of_ingress(in->mode, s->cur.vlan_tci0);
-	if (vid == VLAN_NONE) {
+	s->normal_inner = s->cur.vlan_tci1 != 0;
+	if (vid == VLAN_NONE || (s->normal_inner && in->mode.vlan_mode == VLAN_MODE_ACCESS)) {
 		s->lost = DROP_REASON_VLAN_INGRESS;
 		return;
 	}
@@ -166,7 +178,7 @@ INLINE void normal_run(struct scratch *s)
 		s->lost = DROP_REASON_PORT_ABSENT;
 		return;
 	}
-	egress = vlan_egress(out->mode, vid);
+	egress = normal_egress(s, out->mode);
 	if (egress == EGRESS_NONE)
 		s->lost = DROP_REASON_VLAN_EGRESS;
 	else if ((in->mode.flags & PORT_MODE_ISOLATED) && (out->mode.flags & PORT_MODE_ISOLATED))

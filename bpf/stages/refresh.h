@@ -24,18 +24,25 @@ INLINE int hit_fdb_refresh(const struct cache_entry *e, const __u64 *w, const st
 	struct fdb_key k;
 	struct fdb_entry *f;
 
-	fdb_key_make(&k, (const __u8 *)&w[1], e->vlan, e->bridge);
+	/* the addresses that "normal" saw: behind the flow's own edit */
+	const __u8 *dst = e->edit.fields & EDIT_ETH ? e->edit.dl_dst : (const __u8 *)&w[0];
+	const __u8 *src = e->edit.fields & EDIT_ETH ? e->edit.dl_src : (const __u8 *)&w[1];
+
+	fdb_key_make(&k, src, e->vlan, e->bridge);
 	f = fdb_get(&k);
-	if (f && !(f->flags & FDB_STATIC)) {
+	if (!f)
+		return 0; /* there was no room for it; maybe now */
+	if (!(f->flags & FDB_STATIC)) {
 		if (fdb_expired(f, now, br->mac_age_ns))
 			return 0; /* to be learned anew */
 		f->seen_ns = now;
 	}
 	if (e->flags & CACHE_DROP)
 		return 1;
-	fdb_key_make(&k, (const __u8 *)&w[0], e->vlan, e->bridge);
+	fdb_key_make(&k, dst, e->vlan, e->bridge);
 	f = fdb_get(&k);
-	return f && !fdb_expired(f, now, br->mac_age_ns);
+	return f && !fdb_expired(f, now, br->mac_age_ns) &&
+	       (f->port == e->out || (e->flags & CACHE_MULTI));
 }
 
 /* Once a tick, and for decisions with timeouts always. `w`: the packet's first two words. Returns 0: decide anew. */
