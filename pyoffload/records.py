@@ -27,6 +27,7 @@ _MODE = struct.Struct("<BBHI")
 _DELIVERY = struct.Struct("<IHH")
 _BRIDGE_HEAD = struct.Struct("<IIIHHQI")
 _FLAGS_AT, _LOCAL_AT, _AGE_AT, _LIMIT_AT = 8, 12, 16, 24
+_DEVICE_AT = 24  # of the interface that had the slot: the next one's must not be taken for it
 _MEMBERS_AT = 8
 _BY_OFPORT_AT = _MEMBERS_AT + 2 * (abi.MAX_BRIDGE_PORTS + 4)
 
@@ -157,6 +158,7 @@ class LivePort:
         """Take the slot without making it a port that packets find; returns what was there, for `restore`."""
         before = bytes(self._view[self._at : self._at + PORT_SIZE])
         c_uint32.from_buffer(self._view, self._at).value = 0
+        self._u64(_DEVICE_AT, 0)
         self._u64(16, 0)
         self._u64(8, 0)
         c_uint16.from_buffer(self._view, self._at + 4).value = bridge
@@ -181,6 +183,7 @@ class LivePort:
     def free(self) -> None:
         """Give the slot back."""
         self.set_ifindex(0)
+        self._u64(_DEVICE_AT, 0)
         self._u64(16, 0)
         self._u64(8, 0)
         c_uint32.from_buffer(self._view, self._at + 4).value = 0

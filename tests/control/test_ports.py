@@ -7,7 +7,7 @@ import pytest
 from pyoffload import _abi as abi, bridges, datapath, ports
 from pyoffload.errors import AlreadyExists, HookBusy, HostError, NotFound, TableFull, UsageError
 from pyoffload.mapset import MapSet
-from pyoffload.records import read_members, read_ports
+from pyoffload.records import PORT_SIZE, read_members, read_ports
 from pyoffload.store import Store
 from tests.support.hoststate import assert_unchanged, host_state
 from tests.support.traffic import no_ping, pings
@@ -308,3 +308,30 @@ def test_drops_are_told_by_their_reason(bridge, lab):
     assert bridge.port_show(one).drops == {"vlan_ingress": 3}
     assert bridge.port_show(two).drops == {}
     assert bridge.stats(one).drops == {"vlan_ingress": 3}
+
+
+def test_a_slot_does_not_remember_the_device_of_the_interface_before(bridge, lab):
+    one, two = lab.guests(2)
+    bridge.join([one, two])
+    pings(one.ns, two.ip)
+    slot, device = noted_device(bridge, 1)
+    assert device
+    bridge.port_del(one)
+    with bridge.inside() as instance:
+        ports_map = MapSet(instance, writable=False).mmap("ports")
+        assert bytes(ports_map[slot * PORT_SIZE : (slot + 1) * PORT_SIZE]) == bytes(PORT_SIZE)
+    lab.host.ip(f"link del {two.ifname}")
+    with bridge.inside() as instance:
+        datapath.sync(instance)
+    lab.host.ip(f"link add {two.ifname} type veth peer name silent")
+    with bridge.inside() as instance:
+        datapath.sync(instance)
+    assert noted_device(bridge, 2)[1] == 0
+
+
+def noted_device(switch, ofport: int) -> tuple[int, int]:
+    """(slot, device) of a port."""
+    with switch.inside() as instance:
+        maps = MapSet(instance, writable=False)
+        (slot,) = (record.slot for record in read_ports(maps) if record.ofport == ofport)
+        return slot, abi.port.from_buffer_copy(maps.mmap("ports")[slot * PORT_SIZE :]).device
