@@ -1,14 +1,14 @@
 """MAC addresses in the maps: list them, place static ones, let learned ones expire.
 
-Learned entries belong to the datapath, which counts them. The control side never deletes one: it sets the time
-of its last frame to zero, which is expired for everybody, and the datapath reclaims the place.
+Learned entries belong to the datapath, which counts them. The control side deletes none of a bridge that runs: it sets
+the time of its last frame to zero, which is expired for everybody, and the datapath reclaims the place.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ctypes import c_uint64, sizeof
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,6 +64,23 @@ def expire(maps: MapSet, which: Callable[[FdbRecord], bool]) -> int:
             continue
         count += 1
     return count
+
+
+def forget_bridges(maps: MapSet, known: Collection[int]) -> None:
+    """Delete what was learned on bridges other than the ``known`` ones, so that the next one in such a slot counts from 0.
+
+    The caller has waited until no packet is under way on them.
+    """
+    from pyoffload import policy
+
+    counted = {slot for slot in range(abi.MAX_BRIDGES) if slot not in known and learned_count(maps, slot)}
+    if not counted:
+        return
+    stale = [entry.key for entry in read(maps) if entry.bridge in counted and not entry.static]
+    maps["fdb"].delete_batch(b"".join(stale), len(stale))
+    policy.grace()  # the datapath may be counting what it has just reclaimed itself
+    for slot in counted:
+        _count_at(maps, slot).value = 0
 
 
 def key_of(bridge: int, mac: str, vlan: int) -> bytes:
@@ -131,9 +148,13 @@ def learned_count(maps: MapSet, bridge: int) -> int:
 def _count_one_less(maps: MapSet, bridge: int) -> None:
     # Not atomic beside the datapath's atomic additions: one that falls between load and store of this line is lost,
     # and mac_limit is off by one for it. The count only decides when learning stops.
-    count = c_uint64.from_buffer(maps.mmap("fdb_state"), bridge * sizeof(abi.fdb_state))
+    count = _count_at(maps, bridge)
     if count.value:
         count.value -= 1
+
+
+def _count_at(maps: MapSet, bridge: int) -> c_uint64:
+    return c_uint64.from_buffer(maps.mmap("fdb_state"), bridge * sizeof(abi.fdb_state))
 
 
 def is_alive(record: FdbRecord, mac_age_ns: int) -> bool:

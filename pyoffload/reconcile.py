@@ -152,9 +152,10 @@ def _publish(change: Change, found: Survey, *, full: bool) -> None:
         for missing in members.missing:
             live[slot].add_member(missing)
     _write_bridges(maps, found, live)
+    fdbmap.settle(maps, change.store, found, full=full)
+    # Last: what is decided under the new generation must have seen nothing of the old state.
     for slot in found.touched:
         policy.publish(maps, slot)
-    fdbmap.settle(maps, change.store, found, full=full)
 
 
 def _prepare_new_bridges(change: Change, found: Survey) -> None:
@@ -213,14 +214,24 @@ def _write_bridge(live: LiveBridge, bridge: BridgeConfig, found: Survey, *, cach
 def _clean_up(change: Change, found: Survey, host: Host) -> None:
     policy.grace()
     _detach_strays(change, host)
+    fdbmap.forget_bridges(change.maps, {bridge.slot for bridge in found.bridges})
     written = {write.slot for write in found.plan.writes if write.fresh}
-    for record in found.plan.removals:
-        if record.slot not in written:
-            _free(change.maps, record)
+    freed = [record for record in found.plan.removals if record.slot not in written]
+    _forget_late_learners(change, freed)
+    for record in freed:
+        _free(change.maps, record)
     wanted = {bridge.name for bridge in change.store.bridges()}
     for name in links.list_local_pairs():
         if name not in wanted:
             links.delete_local_pair(name)
+
+
+def _forget_late_learners(change: Change, freed: list[PortRecord]) -> None:
+    """A packet that was under way when its port went may have been learned behind it after all."""
+    slots = {record.slot for record in freed}
+    if slots and fdbmap.expire(change.maps, lambda entry: entry.port in slots):
+        for bridge in {record.bridge for record in freed}:
+            policy.publish(change.maps, bridge)
 
 
 def _detach_strays(change: Change, host: Host) -> None:

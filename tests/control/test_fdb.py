@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from scapy.layers.l2 import Dot1Q, Ether
 
-from pyoffload import datapath, fdb, fdbmap
+from pyoffload import datapath, fdb, fdbmap, reconcile
 from pyoffload.errors import AlreadyExists, NotFound, UsageError
 from pyoffload.mapset import MapSet
+from pyoffload.records import read_ports
 
 pytestmark = pytest.mark.traffic
 
@@ -161,3 +162,39 @@ def test_static_addresses_are_back_after_down_and_up(wired):
     wanted = frame(OTHER, STATION)
     got = lab.exchange(one, [wanted], [two, three])
     assert (got[two], got[three]) == ([wanted], [])
+
+
+def test_a_bridge_takes_what_it_learned_along_and_the_next_one_counts_from_zero(wired):
+    switch, lab, (one, two, three) = wired
+    hellos = [frame(f"52:54:00:00:01:{n:02x}", "ff:ff:ff:ff:ff:ff") for n in range(40)]
+    lab.exchange(one, hellos, [two, three])
+    assert learned(switch) == 40
+    switch.bridge_del("br0")
+    assert learned(switch) == 0
+    with switch.inside() as instance:
+        maps = MapSet(instance, writable=False)
+        assert list(fdbmap.read(maps)) == []
+    switch.bridge("br0", mac_limit=1)
+    switch.join([one, two, three])
+    lab.exchange(one, [frame(STATION, "ff:ff:ff:ff:ff:ff")], [two, three])
+    assert switch.macs() == {(STATION, 0): one.ifname}
+
+
+def test_a_static_address_is_in_its_new_place_before_anything_is_decided_anew(wired, monkeypatch):
+    switch, lab, (_one, two, _three) = wired
+    switch.fdb_add(STATION, two)
+    lab.host.ip(f"link del {two.ifname}", f"link add {two.ifname} type veth peer name again")
+    places = []
+    publish = reconcile.policy.publish
+
+    def look(maps, *args, **options):
+        places.append([entry.port for entry in fdbmap.read(maps) if entry.static])
+        return publish(maps, *args, **options)
+
+    monkeypatch.setattr(reconcile.policy, "publish", look)
+    with switch.inside() as instance:
+        assert datapath.sync(instance).ports_attached == (two.ifname,)
+        (port,) = (p for p in read_ports(MapSet(instance, writable=False)) if p.ofport == 2)
+    assert places
+    assert all(place == [port.slot] for place in places)
+    assert switch.macs()[STATION, 0] == two.ifname
