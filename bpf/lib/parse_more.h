@@ -153,7 +153,8 @@ INLINE void parse_extensions(struct __sk_buff *skb, struct scratch *s, __u32 end
 		}
 		s->cur.nw_proto = b[0];
 	}
-	s->hidden = 0;
+	/* cut off in a first fragment: the rest may come in the next (RFC 7112) */
+	s->hidden = s->cur.nw_frag == NW_FRAG_ANY;
 }
 
 /* A first fragment must hold its whole transport header, or rules on ports can be passed by. */
@@ -162,8 +163,8 @@ INLINE int first_fragment_is_short(const struct flow_key *k)
 	__u32 p = k->nw_proto;
 
 	return k->nw_frag == NW_FRAG_ANY && !(k->valid & KEY_VALID_L4) &&
-	       (p == IPPROTO_TCP || p == IPPROTO_UDP || p == IPPROTO_SCTP || p == IPPROTO_ICMP ||
-		p == IPPROTO_ICMPV6);
+	       (p == IPPROTO_TCP || p == IPPROTO_UDP || p == IPPROTO_SCTP ||
+		p == (k->dl_type == ETH_P_IP_BE ? IPPROTO_ICMP : IPPROTO_ICMPV6));
 }
 
 /* Completes s->cur, s->l3 and s->l4. */

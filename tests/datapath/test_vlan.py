@@ -92,6 +92,8 @@ def classify(mode: str, tags: tuple[Tag, ...]) -> int | None:
     """The VLAN of a frame that comes in; None: not allowed."""
     tagged, untagged = vlans(mode)
     vid = tags[0][1] if tags else 0
+    if mode.startswith("access") and len(tags) > 1:
+        return None  # with the first tag off, the second would choose a VLAN
     if not vid:
         return untagged
     if mode.startswith("access"):
@@ -102,6 +104,8 @@ def classify(mode: str, tags: tuple[Tag, ...]) -> int | None:
 def leaves(mode: str, vlan: int, tags: tuple[Tag, ...]) -> tuple[Tag, ...] | None:
     """The tags with which a frame of that VLAN goes out; None: it does not."""
     tagged, untagged = vlans(mode)
+    if vlan == untagged and mode.startswith("native") and len(tags) > 1:
+        return None  # the next switch would take the second tag for the first
     if vlan == untagged:
         return tags if mode == "transparent" else tags[1:]
     if vlan not in tagged:
