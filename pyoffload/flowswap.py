@@ -68,6 +68,7 @@ class FlowSwap:
         self._classifier_before: bytes | None = None
         self._cache_mask = b""
         self._needs_l3 = False
+        self._needed_l3 = needs_l3(context.maps, bridge_slot)
         self._has_flows = False
         self._dirty = False  # the classifier has been swapped
         self._restored = False
@@ -168,6 +169,7 @@ class FlowSwap:
         self._set_heads(list(kept.items()))
         fresh = [match for match, _ in self._new_matches if match not in kept]
         self._maps["flow_index"].delete_batch(index_keys(fresh), len(fresh))
+        self._set_needs_l3(wanted=self._needed_l3)
         if not self._dirty:
             return
         if self._classifier_before is None:
@@ -225,11 +227,20 @@ class Publication:
         self._maps = maps
         self._bridge_slot = bridge_slot
         self._mask, self._needs_l3 = cache_mask(conn, bridge_slot)
+        self._needed_l3 = needs_l3(maps, bridge_slot)
+
+    def prepare(self) -> None:
+        """Before the group is visible: from now on every packet is read as far as the new buckets look at it."""
+        if self._needs_l3 and not self._needed_l3:
+            set_needs_l3(self._maps, self._bridge_slot, wanted=True)
+            policy.grace()
+
+    def undo(self) -> None:
+        """Take `prepare` back."""
+        set_needs_l3(self._maps, self._bridge_slot, wanted=self._needed_l3)
 
     def publish(self) -> None:
-        """What was cached is decided again; more of a packet is read before it counts, less afterwards."""
-        if self._needs_l3:
-            set_needs_l3(self._maps, self._bridge_slot, wanted=True)
+        """What was cached is decided again."""
         policy.publish(self._maps, self._bridge_slot, cache_mask=self._mask)
 
     def clean(self) -> None:
@@ -253,6 +264,12 @@ def set_needs_l3(maps: MapSet, bridge_slot: int, *, wanted: bool) -> None:
     at = bridge_slot * _BRIDGE_SIZE + _FLAGS_AT
     flags = _U32.unpack_from(view, at)[0] & ~int(abi.bridge_flag.NEEDS_L3)
     _U32.pack_into(view, at, flags | (abi.bridge_flag.NEEDS_L3 if wanted else 0))
+
+
+def needs_l3(maps: MapSet, bridge_slot: int) -> bool:
+    """Whether they are now."""
+    flags = _U32.unpack_from(maps.mmap("bridges"), bridge_slot * _BRIDGE_SIZE + _FLAGS_AT)[0]
+    return bool(flags & abi.bridge_flag.NEEDS_L3)
 
 
 def union(

@@ -147,7 +147,7 @@ class Groups:
         staged = self._tables.stage()
         if self._change.live:
             if not any(staged):
-                self._publish()
+                self._carry_out(self._publication())
             self._change.on_applied(lambda: self._clear(gone))
         return GroupChange(len(groups), len(flows))
 
@@ -281,12 +281,17 @@ class Groups:
         zero_stats(maps, "bucket_stats", [bucket.place for bucket in buckets])
         _write_buckets(self._conn, maps, buckets)
         self._change.checkpoint("buckets")
+        publication = self._publication()
+        publication.prepare()
+        self._change.undo(publication.undo)
         self._change.on_visible(lambda: _write_group(maps, group))
-        self._publish()
+        self._carry_out(publication)
         self._change.on_applied(policy.grace)  # the old buckets' places may be used again
 
-    def _publish(self) -> None:
-        publication = Publication(self._change.maps, self._conn, self._tables.slot)
+    def _publication(self) -> Publication:
+        return Publication(self._change.maps, self._conn, self._tables.slot)
+
+    def _carry_out(self, publication: Publication) -> None:
         self._change.on_visible(publication.publish)
         self._change.on_applied(publication.clean)
 

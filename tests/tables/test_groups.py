@@ -210,3 +210,50 @@ def test_after_up_groups_are_there_again(rig):
     FlowTables(rig.maps, rig.conn).restore(0)
     assert live(rig, 9) == before
     assert policy.current_mask(rig.maps, 0)[abi.flow_key.tp_src.offset] == 0xFF
+
+
+def test_packets_are_read_as_far_as_a_group_looks_before_the_group_is_there(rig):
+    rig.replace("in_port=1,actions=output:2")
+    put(rig, "group_id=1,type=indirect,bucket=actions=output:1")
+    seen = {}
+
+    def look(step):
+        first, count, kind = struct.unpack_from("<IHH", rig.maps.mmap("groups"), slot_of(rig, 1) * 8)
+        seen[step] = kind, reads_l3(rig)
+
+    rig.probe = look
+    put(rig, "group_id=1,type=select,bucket=weight:1,actions=output:1", exists=True)
+    rig.probe = None
+    indirect, select = abi.group_type.INDIRECT, abi.group_type.SELECT
+    assert seen == {
+        "buckets": (indirect, False),
+        "staged": (indirect, True),
+        "committed": (indirect, True),
+        "visible": (select, True),
+        "cleaned": (select, True),
+    }
+    put(rig, "group_id=1,type=indirect,bucket=actions=output:1", exists=True)
+    assert not reads_l3(rig)
+
+
+@pytest.mark.parametrize("verb", ["group", "flow"])
+def test_a_change_that_fails_does_not_let_packets_be_read_further(rig, verb):
+    rig.replace("in_port=1,actions=output:2")
+
+    def fail(step):
+        if step == "staged":
+            assert reads_l3(rig)
+            raise OffloadError("no")
+
+    rig.probe = fail
+    with pytest.raises(OffloadError, match="no"):
+        if verb == "group":
+            put(rig, "group_id=1,type=select,bucket=weight:1,actions=output:1")
+        else:
+            rig.add("tcp,tp_dst=80,actions=drop")
+    rig.probe = None
+    assert not reads_l3(rig)
+
+
+def reads_l3(rig):
+    return bool(rig.maps.mmap("bridges")[8] & abi.bridge_flag.NEEDS_L3)
