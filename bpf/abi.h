@@ -231,7 +231,6 @@ struct bridge_counters {
 	abi_u64 mac_limit_hit;	/* a MAC was not learned: the bridge has mac_limit already */
 	abi_u64 mac_table_full; /* a MAC was not learned: the instance has MAX_FDB already */
 	abi_u64 flooded;
-	abi_u64 cache_hits;
 	abi_u64 cache_misses;
 	abi_u64 cache_inserts;
 	abi_u64 cache_full; /* every way held a live entry: the flow stays on the slow path */

@@ -35,10 +35,9 @@ int tc_ingress(struct __sk_buff *skb)
 	struct packet p;
 	int verdict;
 
-	if (!arrival_of(skb, &in)) {
-		count_drop(skb->ifindex & (MAX_PORTS - 1), DROP_REASON_NO_PORT);
-		return TC_ACT_SHOT;
-	}
+	/* being added or taken away in this very moment: as if no program were here */
+	if (!arrival_of(skb, &in))
+		return TC_ACT_UNSPEC;
 	count_rx(in.slot, in.len);
 	if (!(in.bridge->flags & BRIDGE_UP))
 		return hit_drop(&in, DROP_REASON_BRIDGE_DOWN);

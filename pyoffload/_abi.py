@@ -387,7 +387,6 @@ class bridge_counters(LittleEndianStructure):
     mac_limit_hit: int
     mac_table_full: int
     flooded: int
-    cache_hits: int
     cache_misses: int
     cache_inserts: int
     cache_full: int
@@ -400,7 +399,6 @@ class bridge_counters(LittleEndianStructure):
         ("mac_limit_hit", c_uint64),
         ("mac_table_full", c_uint64),
         ("flooded", c_uint64),
-        ("cache_hits", c_uint64),
         ("cache_misses", c_uint64),
         ("cache_inserts", c_uint64),
         ("cache_full", c_uint64),

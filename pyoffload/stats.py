@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 # enum drop_reason -> the word that every output uses
 DROP_NAMES: dict[int, str] = {int(reason): reason.name.lower() for reason in abi.drop_reason if reason}
-# cache_hits is never counted (a hit has no time for it), so it is not shown either.
-BRIDGE_COUNTERS: tuple[str, ...] = tuple(
-    name for name, _ in abi.bridge_counters._fields_ if name != "cache_hits"
-)
+BRIDGE_COUNTERS: tuple[str, ...] = tuple(name for name, _ in abi.bridge_counters._fields_)
 _N_BRIDGE_COUNTERS = sizeof(abi.bridge_counters) // 8
 
 
