@@ -21,6 +21,7 @@ MAX_VERIFIED_INSNS = (
     1_000_000 // 2
 )  # the kernel's limit is a million; other kernels' verifiers are less clever
 TC_ACT_SHOT = 2
+TC_ACT_UNSPEC = 0xFFFFFFFF
 TAILS = [member for member in abi.tail_program if member.name != "PROGRAMS"]
 
 
@@ -49,10 +50,17 @@ def test_the_array_of_tail_programs_is_full_and_stays_so(up):
 def test_programs_use_the_pinned_maps(up):
     loaded = loader.load(up)
     lo = 1
-    with loaded.open("tc_ingress") as prog, maps.open_map(up, "port_drops") as drops:
-        # A packet from an interface that is no port comes to no bridge, and is counted.
+    with (
+        loaded.open("tc_ingress") as prog,
+        maps.open_map(up, "ports", writable=True) as ports,
+        maps.open_map(up, "port_drops") as drops,
+    ):
+        # The packet of an interface that is no port is not ours.
+        assert prog.test_run(bytes(64)).retval == TC_ACT_UNSPEC
+        # That of a port whose bridge is not up is dropped and counted.
+        ports.update(lo, bytes(abi.port(ifindex=lo, bridge=0, ofport=1)))
         assert prog.test_run(bytes(64)).retval == TC_ACT_SHOT
-        reason = abi.drop_reason.NO_PORT
+        reason = abi.drop_reason.BRIDGE_DOWN
         assert drops.lookup_percpu_sum(lo * abi.N_DROP_REASONS + reason, "Q") == (1,)
 
 
