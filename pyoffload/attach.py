@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pyoffload import links, netlink, rtnl
@@ -138,13 +138,25 @@ def swap(instance: Instance, programs: LoadedPrograms) -> int:
     return done
 
 
-def collect_garbage(instance: Instance) -> list[tuple[int, str]]:
-    """Forget attachments whose interface was deleted, or moved to another namespace; returns (ifindex, hook)."""
+def collect_garbage(
+    instance: Instance,
+    present: Collection[int] | None = None,
+    known: Collection[tuple[int, str]] | None = None,
+) -> list[tuple[int, str]]:
+    """Forget attachments whose interface was deleted, or moved to another namespace; returns (ifindex, hook).
+
+    What the caller knows need not be asked again: ``present``, the interfaces, and ``known``, what is `attached`.
+    """
     pins = list(_pins(instance))
-    present = {link.ifindex for link in netlink.dump_links()} if pins else set()
+    if present is None:
+        present = {link.ifindex for link in netlink.dump_links()} if pins else set()
     gone = []
     for pin in pins:
-        if pin.ifindex in present and not (pin.prefix in _LINKS and _attached_id(pin) == 0):
+        if pin.ifindex in present and (
+            pin.prefix not in _LINKS
+            or (known is not None and (pin.ifindex, _HOOK[pin.prefix]) in known)
+            or _attached_id(pin)
+        ):
             continue
         _detach(pin)
         gone.append((pin.ifindex, _HOOK[pin.prefix]))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pyoffload.instance import Instance
     from pyoffload.model import BridgeConfig, PortConfig
+    from pyoffload.survey import Host
 
 Step = Callable[[], object]
 
@@ -46,6 +47,7 @@ class Change:
         self.live = live  # the datapath is up: maps are to be changed as well
         # Ports whose interface came back: attached just now, before the change proper.
         self.attached_again: frozenset[str] = frozenset()
+        self.host: Host | None = None  # the interfaces, if they have been looked at just now
         self.changed = True  # False: nothing is committed and the callbacks do not run
         self._undo: list[Step] = []
         self._visible: list[Step] = []
@@ -121,7 +123,8 @@ def change(
         try:
             begun = Change(instance, store, maps, verb, live=live)
             if live:
-                begun.attached_again = frozenset(lifecycle.repair(instance, store, maps))
+                attached, begun.host = lifecycle.repair(instance, store, maps)
+                begun.attached_again = frozenset(attached)
             yield from _transact(begun)
         finally:
             maps.close()

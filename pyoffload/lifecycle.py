@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyoffload.instance import Instance
     from pyoffload.kernel.map import Map
     from pyoffload.reconcile import Outcome
+    from pyoffload.survey import Host
 
 MAX_CACHE_ENTRIES = 1 << 22  # 1 GiB
 _CRC32C_POLYNOMIAL = 0x82F63B78  # reflected, RFC 9260 appendix A
@@ -97,7 +98,7 @@ def up(instance: Instance, *, cache: bool | None = None, cache_entries: int | No
             maps = MapSet(instance, writable=True)
             try:
                 _set_cache_flag(maps, store)
-                repaired = repair(instance, store, maps)
+                repaired, _ = repair(instance, store, maps)
                 outcome = _reconcile(instance, store, maps, "up", full=True)
                 _renew_programs(instance)
                 locals_ = {links.local_names(bridge.name)[1] for bridge in store.bridges()}
@@ -216,11 +217,11 @@ def _set_cache_flag(maps: MapSet, store: Store) -> None:
 # ---- repair
 
 
-def repair(instance: Instance, store: Store, maps: MapSet) -> list[str]:
+def repair(instance: Instance, store: Store, maps: MapSet) -> tuple[list[str], Host | None]:
     """Finish or take back what a killed command left, and follow interfaces that came or went.
 
     Cheap when there is nothing to do. The caller holds the lock; no transaction is open. Returns the interfaces that
-    were attached.
+    were attached, and all that there are if nothing had to be done to them.
     """
     from pyoffload.change import Journal
     from pyoffload.records import cache_enabled, read_bridges
@@ -229,9 +230,10 @@ def repair(instance: Instance, store: Store, maps: MapSet) -> list[str]:
     journal = Journal(maps)
     rev = store.config_rev
     if journal.staging == journal.applied == rev:
-        if survey(store, maps, Host.look(), cache=cache_enabled(maps)).in_order:
-            return []
-        return _reconcile(instance, store, maps, "sync", full=False).attached
+        host = Host.look()
+        if survey(store, maps, host, cache=cache_enabled(maps)).in_order:
+            return [], host
+        return _reconcile(instance, store, maps, "sync", full=False).attached, None
     journal.staging = journal.applied + 1  # stays unequal until all is done
     running = {record.slot for record in read_bridges(maps)}
     outcome = _reconcile(instance, store, maps, "repair", full=True)
@@ -240,7 +242,7 @@ def repair(instance: Instance, store: Store, maps: MapSet) -> list[str]:
     journal.applied = rev
     journal.staging = rev
     checkpoint("repair.done")
-    return outcome.attached
+    return outcome.attached, None
 
 
 def _reconcile(instance: Instance, store: Store, maps: MapSet, verb: str, *, full: bool) -> Outcome:

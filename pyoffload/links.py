@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+from collections.abc import Collection
 
 from pyoffload import netlink, rtnl
 from pyoffload.checkpoints import checkpoint
@@ -72,9 +73,13 @@ def delete_local_pair(bridge: str) -> bool:
     return found is not None and rtnl.delete_link(found[1].ifindex)
 
 
-def list_local_pairs() -> list[str]:
-    """Bridges whose pair exists, complete or not, whether or not the bridge does."""
-    found = netlink.dump_links()
+def list_local_pairs(found: Collection[netlink.Link] | None = None) -> list[str]:
+    """Bridges whose pair exists, complete or not, whether or not the bridge does.
+
+    ``found``: all interfaces, where the caller has asked for them already.
+    """
+    if found is None:
+        found = netlink.dump_links()
     by_index = {link.ifindex: link for link in found}
     bridges: set[str] = set()
     for link in found:

@@ -45,7 +45,7 @@ def stage(change: Change, *, must_attach: Collection[str] = (), full: bool = Fal
     """
     outcome = Outcome()
     host = _stage_local_pairs(change)
-    _stage_hooks(change, host, must_attach, outcome)
+    attached = _stage_hooks(change, host, must_attach, outcome)
     failed = [ifname for ifname, _ in outcome.failed]
     found = survey(change.store, change.maps, host, cache=cache_enabled(change.maps), unusable=failed)
     for ifname, err in found.no_slot.items():
@@ -58,7 +58,7 @@ def stage(change: Change, *, must_attach: Collection[str] = (), full: bool = Fal
     for index, vlans in found.plan.profiles.items():
         change.maps["vlan_profiles"].update(index, vlans)
     change.on_visible(lambda: _publish(change, found, full=full))
-    change.on_applied(lambda: _clean_up(change, found, host))
+    change.on_applied(lambda: _clean_up(change, found, host, attached))
     return outcome
 
 
@@ -67,7 +67,7 @@ def stage(change: Change, *, must_attach: Collection[str] = (), full: bool = Fal
 
 def _stage_local_pairs(change: Change) -> Host:
     """Make the bridges' own interfaces that are missing; returns what there is on the host then."""
-    host = Host.look()
+    host = change.host or Host.look()
     made = False
     for bridge in change.store.bridges():
         host_end, port_end = (host.get(name) for name in links.local_names(bridge.name))
@@ -80,9 +80,11 @@ def _stage_local_pairs(change: Change) -> Host:
     return Host.look() if made else host
 
 
-def _stage_hooks(change: Change, host: Host, must_attach: Collection[str], outcome: Outcome) -> None:
-    """Attach what should be attached and is not."""
-    attached = attach.attached(change.instance)
+def _stage_hooks(
+    change: Change, host: Host, must_attach: Collection[str], outcome: Outcome
+) -> set[tuple[int, str]]:
+    """Attach what should be attached and is not; returns (ifindex, hook) of all that is then."""
+    attached = set(attach.attached(change.instance))
     programs = loader.open_current(change.instance)
     for ifname, hooks in wanted_hooks(change.store).items():
         link = host.get(ifname)
@@ -99,10 +101,12 @@ def _stage_hooks(change: Change, host: Host, must_attach: Collection[str], outco
                     raise
                 outcome.failed.append((ifname, err.message))
                 break
+            attached.add((link.ifindex, hook))
             change.undo(partial(attach.detach, change.instance, link.ifindex, hook))
             if hook == hooks[-1]:
                 outcome.attached.append(ifname)
             change.checkpoint("attached")
+    return attached
 
 
 def wanted_hooks(store: Store) -> dict[str, tuple[str, ...]]:
@@ -211,9 +215,9 @@ def _write_bridge(live: LiveBridge, bridge: BridgeConfig, found: Survey, *, cach
 # ---- when no packet is under way by the old records
 
 
-def _clean_up(change: Change, found: Survey, host: Host) -> None:
+def _clean_up(change: Change, found: Survey, host: Host, attached: set[tuple[int, str]]) -> None:
     policy.grace()
-    _detach_strays(change, host)
+    _detach_strays(change, host, attached)
     fdbmap.forget_bridges(change.maps, {bridge.slot for bridge in found.bridges})
     written = {write.slot for write in found.plan.writes if write.fresh}
     freed = [record for record in found.plan.removals if record.slot not in written]
@@ -221,7 +225,7 @@ def _clean_up(change: Change, found: Survey, host: Host) -> None:
     for record in freed:
         _free(change.maps, record)
     wanted = {bridge.name for bridge in change.store.bridges()}
-    for name in links.list_local_pairs():
+    for name in links.list_local_pairs(host.links.values()):
         if name not in wanted:
             links.delete_local_pair(name)
 
@@ -234,17 +238,17 @@ def _forget_late_learners(change: Change, freed: list[PortRecord]) -> None:
             policy.publish(change.maps, bridge)
 
 
-def _detach_strays(change: Change, host: Host) -> None:
+def _detach_strays(change: Change, host: Host, attached: set[tuple[int, str]]) -> None:
     wanted = {
         (link.ifindex, hook)
         for ifname, hooks in wanted_hooks(change.store).items()
         if (link := host.get(ifname)) is not None
         for hook in hooks
     }
-    for ifindex, hook in attach.attached(change.instance):
-        if (ifindex, hook) not in wanted:
-            attach.detach(change.instance, ifindex, hook)
-    attach.collect_garbage(change.instance)
+    for ifindex, hook in attached - wanted:
+        attach.detach(change.instance, ifindex, hook)
+    present = {link.ifindex for link in host.links.values()}
+    attach.collect_garbage(change.instance, present, attached & wanted)
 
 
 def _free(maps: MapSet, record: PortRecord) -> None:

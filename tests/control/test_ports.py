@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyoffload import _abi as abi, bridges, datapath, ports
+from pyoffload import _abi as abi, attach, bridges, datapath, netlink, ports
 from pyoffload.errors import AlreadyExists, HookBusy, HostError, NotFound, TableFull, UsageError
 from pyoffload.mapset import MapSet
 from pyoffload.records import PORT_SIZE, read_members, read_ports
@@ -335,3 +335,25 @@ def noted_device(switch, ofport: int) -> tuple[int, int]:
         maps = MapSet(instance, writable=False)
         (slot,) = (record.slot for record in read_ports(maps) if record.ofport == ofport)
         return slot, abi.port.from_buffer_copy(maps.mmap("ports")[slot * PORT_SIZE :]).device
+
+
+def test_a_change_asks_for_the_interfaces_once_and_for_the_hooks_once(bridge, lab, monkeypatch):
+    wires = lab.wires(3)
+    bridge.join(wires[:2])
+    asked = []
+    for module, name in ((netlink, "dump_links"), (attach, "attached")):
+        function = getattr(module, name)
+
+        def count(*args, name=name, function=function):
+            asked.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(module, name, count)
+    with bridge.inside() as instance:
+        ports.add(instance, "br0", wires[2].ifname)
+        # The second time for the answer: what is really attached.
+        assert sorted(asked) == ["attached", "attached", "dump_links"]
+        asked.clear()
+        ports.delete(instance, wires[2].ifname)
+        assert sorted(asked) == ["attached", "dump_links"]
+    assert drift(bridge) == ()
