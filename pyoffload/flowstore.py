@@ -280,7 +280,9 @@ def count_flows(conn: sqlite3.Connection, bridge_slot: int, *, table: int | None
 
 def is_closed(conn: sqlite3.Connection, bridge_slot: int) -> bool:
     """Whether the bridge's table 0 drops although it is empty."""
-    return conn.execute("SELECT 1 FROM flow_closed WHERE bridge_slot = ?", (bridge_slot,)).fetchone() is not None
+    return (
+        conn.execute("SELECT 1 FROM flow_closed WHERE bridge_slot = ?", (bridge_slot,)).fetchone() is not None
+    )
 
 
 def set_closed(conn: sqlite3.Connection, bridge_slot: int, *, closed: bool) -> None:

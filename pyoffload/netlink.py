@@ -139,9 +139,7 @@ class Features(NamedTuple):
 
 def dump_links() -> list[Link]:
     """Every interface of the namespace."""
-    return [
-        _link(message) for message in ask(_RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0), dump=True)
-    ]
+    return [_link(message) for message in ask(_RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0), dump=True)]
 
 
 def get_link(which: str | int) -> Link | None:
@@ -251,7 +249,9 @@ def _ethtool(ifname: str, request: bytes) -> bytes | None:
     return buffer.raw
 
 
-def ask(message_type: int, body: bytes, *, dump: bool = False, protocol: int = _NETLINK_ROUTE) -> Iterator[bytes]:
+def ask(
+    message_type: int, body: bytes, *, dump: bool = False, protocol: int = _NETLINK_ROUTE
+) -> Iterator[bytes]:
     """Send one request, yield the body of each answer. KernelError carries the errno of a refusal."""
     flags = _NLM_F_REQUEST | (_NLM_F_DUMP if dump else 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:

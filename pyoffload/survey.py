@@ -215,7 +215,8 @@ def _delivery(link: netlink.Link, *, takes_xdp: bool, on_xdp: bool) -> int:
 
 def _xdp_sees(link: netlink.Link) -> int:
     """What an XDP program may rely on: enum port_flag. Nothing, where the guest's end cannot be asked."""
-    if link.tun is not None:  # its frames carry their tags; without vnet_hdr a guest cannot leave checksums out
+    if link.tun is not None:
+        # Its frames carry their tags; without vnet_hdr a guest cannot leave checksums out.
         safe = link.tun.tap and not link.tun.vnet_hdr
         return abi.port_flag.XDP_TAGS_SEEN | (abi.port_flag.XDP_CSUM_SAFE if safe else 0)
     from pyoffload import peers

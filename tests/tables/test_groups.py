@@ -218,7 +218,7 @@ def test_packets_are_read_as_far_as_a_group_looks_before_the_group_is_there(rig)
     seen = {}
 
     def look(step):
-        first, count, kind = struct.unpack_from("<IHH", rig.maps.mmap("groups"), slot_of(rig, 1) * 8)
+        kind, _ = live(rig, 1)
         seen[step] = kind, reads_l3(rig)
 
     rig.probe = look
@@ -245,12 +245,13 @@ def test_a_change_that_fails_does_not_let_packets_be_read_further(rig, verb):
             assert reads_l3(rig)
             raise OffloadError("no")
 
+    verbs = {
+        "group": lambda: put(rig, "group_id=1,type=select,bucket=weight:1,actions=output:1"),
+        "flow": lambda: rig.add("tcp,tp_dst=80,actions=drop"),
+    }
     rig.probe = fail
     with pytest.raises(OffloadError, match="no"):
-        if verb == "group":
-            put(rig, "group_id=1,type=select,bucket=weight:1,actions=output:1")
-        else:
-            rig.add("tcp,tp_dst=80,actions=drop")
+        verbs[verb]()
     rig.probe = None
     assert not reads_l3(rig)
 
