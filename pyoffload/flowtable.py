@@ -102,9 +102,9 @@ def _parse_file(
     lines = text.splitlines()
     if progress is None:
         return parse_flows(lines, names, source=source), None
-    tell, total = progress, 2 * len(lines)
-    specs = parse_flows(lines, names, source=source, progress=lambda done: tell(done, total))
-    return specs, lambda done, _: tell(len(lines) + done, total)
+    tell, total = progress, len(lines)
+    specs = parse_flows(lines, names, source=source, progress=lambda done: tell(done // 2, total))
+    return specs, lambda done, _: tell((total + done) // 2, total)
 
 
 @contextlib.contextmanager
