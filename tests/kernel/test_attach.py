@@ -28,6 +28,7 @@ needs_tcx = pytest.mark.skipif(
 def v0(host) -> int:
     """A veth pair v0, v1 that is up; the ifindex of v0."""
     host.ip("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up")
+    host.wait_running(["v0", "v1"])
     return host.ifindex("v0")
 
 
