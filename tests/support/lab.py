@@ -44,6 +44,7 @@ class Guest(PacketPort):
     def __init__(self, host: Netns, ifname: str, number: int, ns: Netns, kind: str) -> None:
         super().__init__(host, ifname, number, ns, "eth0")
         self.kind = kind
+        self.mtu = 1500
         self.ip = frames.ip4(number)
         self.ip6 = frames.ip6(number)
         self.ignore = frames.is_kernel_chatter
@@ -79,6 +80,19 @@ class Guest(PacketPort):
             trunk.close()
         mtu = self.ns.ip_json("link", "show", "eth0")[0]["mtu"]
         self.ns.ip(f"link set {dev} mtu {mtu} address {self.mac}")
+
+    def replug(self) -> None:
+        """A new cable in place of one that was deleted, with the same name, addresses and settings."""
+        self.ns.ip(Lab._cable("eth0", self, self.mtu))
+        self.host.sysctl(f"net/ipv6/conf/{self.ifname}/disable_ipv6", 1)
+        self.host.ip(f"link set {self.ifname} up")
+        self.ns.ip(
+            f"addr add {self.ip}/24 brd + dev eth0",
+            f"addr add {self.ip6}/64 dev eth0 nodad",
+            "link set eth0 up",
+        )
+        self.host.wait_running([self.ifname])
+        self.ns.wait_running(["eth0"])
 
     def offload(self, **features: bool) -> None:
         """Switch offloads of eth0, e.g. ``offload(tx=False, tso=False)`` as `offload.set_features` has them."""
@@ -151,6 +165,7 @@ class Lab:
             for number in self._numbers(count)
         ]
         for guest in made:
+            guest.mtu = mtu
             guest.ns.ip(self._cable("eth0", guest, mtu))
         self._bring_up(host, made)
         return made

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.cli import Cli
 from tests.support.forked import ForkedCli
-from tests.support.killing import Case, configuration, kill_everywhere
+from tests.support.hoststate import assert_unchanged, host_state
+from tests.support.killing import Case, configuration, kill_everywhere, steps_of
 from tests.support.lab import Guest, Lab
 from tests.support.traffic import TcpStream, pings
 
@@ -110,3 +111,40 @@ def test_a_killed_process_is_a_killed_process(lab, cli, alive):
     started.ok("port", "set", "veth3", "--no-vlan")
     assert configuration(lab.host) == before
     assert started.json("status")["drift"] == []
+
+
+@pytest.fixture
+def own_cli(own_lab: Lab) -> ForkedCli:
+    return ForkedCli(own_lab.host, env={"PYOFFLOAD_TC": "clsact"})
+
+
+def test_the_same_on_the_clsact_qdisc(own_lab, own_cli):
+    """Filters and qdiscs have no pins: what a killed command left of them is known by notes."""
+    one, two, three = own_lab.guests(3)
+    own_lab.host.run("tc", "qdisc", "add", "dev", two.ifname, "clsact")
+    pristine = host_state(own_lab.host)
+    own_cli.ok("bridge", "add", "br0")
+    for guest in (one, two):
+        own_cli.ok("port", "add", "br0", guest.ifname)
+    with TcpStream(one.ns, two.ns, two.ip, timeout_s=2) as stream:
+        adding = Case(("port", "add", "br0", three.ifname), back=[("port", "del", three.ifname)])
+        removing = Case(
+            ("port", "del", three.ifname),
+            before=[("port", "add", "br0", three.ifname)],
+            back=[("port", "add", "br0", three.ifname)],
+        )
+        for case in (adding, removing):
+            steps = kill_everywhere(
+                own_cli,
+                case,
+                lambda: configuration(own_lab.host),
+                alive=stream.exchange,
+                working=lambda: pings(one.ns, two.ip, count=1),
+            )
+            assert any("filter" in step for step in steps), steps
+    for step in steps_of(own_cli, "down"):
+        own_cli.ok("up")
+        pings(one.ns, three.ip, count=1)
+        own_cli.killed(step, "down")
+        own_cli.ok("down")
+        assert_unchanged(pristine, own_lab.host)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.cli import Cli
 from tests.support.eventually import eventually
+from tests.support.forked import ForkedCli
 from tests.support.lab import Lab
 from tests.support.traffic import TcpStream, no_ping, ping, pings, tcp_transfer
 
@@ -14,8 +15,8 @@ pytestmark = pytest.mark.traffic
 ECHO = 98  # bytes of a frame with a ping of the usual size
 
 
-def switch(lab: Lab, *, cache: bool, tc: str = "tcx") -> Cli:
-    cli = Cli(lab.host, env={"PYOFFLOAD_TC": tc})
+def switch(lab: Lab, *, cache: bool, tc: str = "tcx", kind: type[Cli] = ForkedCli) -> Cli:
+    cli = kind(lab.host, env={"PYOFFLOAD_TC": tc})
     cli.ok("up", *([] if cache else ["--no-cache"]))
     cli.ok("bridge", "add", "br0")
     return cli
@@ -28,7 +29,7 @@ def flow(cli: Cli) -> dict[str, object]:
 
 @pytest.mark.parametrize("cache", [True, False], ids=["cache", "no-cache"])
 def test_the_story(own_lab, cache):
-    cli = switch(own_lab, cache=cache)
+    cli = switch(own_lab, cache=cache, kind=Cli)
     one, two = own_lab.guests(2)
     for guest in (one, two):
         cli.ok("port", "add", "br0", guest.ifname)
@@ -129,7 +130,7 @@ def test_a_timeout_acts_without_anybody(own_lab):
 
 
 def test_no_process_of_ours_while_traffic_flows(own_lab):
-    cli = switch(own_lab, cache=True)
+    cli = switch(own_lab, cache=True, kind=Cli)
     one, two = own_lab.guests(2)
     for guest in (one, two):
         cli.ok("port", "add", "br0", guest.ifname)

@@ -48,6 +48,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
         cli = Cli(lab.host, env={"PYOFFLOAD_TC": tc})
         made = Host(cli, cache, "tcx" if tc == "tcx" else "tc", lab.guests(2), lab.tap_guests(2))
         no_ping(made.veth[0].ns, made.veth[1].ip, count=1)
+        # Or the next pings wait for the answer to a question that was asked when nobody could hear it.
+        made.veth[0].ns.ip("neigh flush dev eth0")
         cli.ok("up", *([] if cache else ["--no-cache"]))
         cli.ok("bridge", "add", "br0")
         for guest in made.guests:
