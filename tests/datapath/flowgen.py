@@ -399,7 +399,7 @@ def _ip4(rng: random.Random) -> bytes:
 def _ip6(rng: random.Random) -> bytes:
     source, target = rng.choice(IP6S).to_bytes(16, "big"), rng.choice(IP6S).to_bytes(16, "big")
     proto = rng.choice((TCP, TCP, UDP, UDP, SCTP, ICMP6, ICMP6, ICMP6, ICMP, 50, 59))
-    kinds = [rng.choice((0, 43, 44, 51, 60)) for _ in range(rng.choice((0, 0, 0, 0, 1, 1, 2, 9)))]
+    kinds = [rng.choice((0, 43, 44, 51, 60)) for _ in range(rng.choice((0, 0, 0, 0, 1, 1, 2, 2, 9, 16, 17)))]
     final, body, following = target, b"", proto
     for kind in kinds:
         if kind == 43:

@@ -42,6 +42,7 @@ class Bench:
 
         ``sender`` has `send` and sends in its own way into that port.
         """
+        tables.deep = self._looks_beyond_layer_2()
         outcomes = [(frame, tables.run(frame, in_port)) for frame in sent]
         # A packet whose way is longer than the kernel's limit of tail calls is another test's business.
         outcomes = [(frame, outcome) for frame, outcome in outcomes if outcome.effort <= TAIL_CALLS]
@@ -73,6 +74,15 @@ class Bench:
         return [
             frame for frame, outcome in outcomes if not (outcome.sent or outcome.drops or kernel_drops(frame))
         ]
+
+    def _looks_beyond_layer_2(self) -> bool:
+        from pyoffload._abi import bridge_flag
+        from pyoffload.mapset import MapSet
+        from pyoffload.records import read_bridges
+
+        with self.switch.inside() as instance:
+            (record,) = read_bridges(MapSet(instance, writable=False))
+        return bool(record.flags & bridge_flag.NEEDS_L3)
 
     def _drops(self, in_port: int) -> dict[str, int]:
         if in_port == LOCAL:

@@ -22,7 +22,7 @@ from tests.support.lab import Lab
 pytestmark = pytest.mark.traffic
 
 EXAMPLES = int(
-    os.environ.get("PYOFFLOAD_EXAMPLES", "60")
+    os.environ.get("PYOFFLOAD_EXAMPLES", "40")
 )  # rule sets of each of the two runs, each with a successor
 FRAMES = 160  # for each of them
 DEFAULT_SEED = 2

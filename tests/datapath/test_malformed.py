@@ -174,11 +174,19 @@ def test_ipv6_lengths_that_lie_hide_what_they_claim(bench: Bench, kind: str) -> 
     _judge(bench, sent, trapped=kind == "extension headers")
 
 
+@pytest.mark.parametrize("kind", ["tcp with options", "tcp6", "extension headers", "vlan tcp"])
+def test_a_tcp_header_longer_than_the_packet_is_none(bench: Bench, kind: str) -> None:
+    whole = KINDS[kind]
+    parsed = Parsed(whole, 1)
+    at = len(whole) - len(parsed.rest) + parsed.l4 + 12
+    _judge(bench, [_with(whole, at, bytes([words << 4])) for words in range(16)])
+
+
 def test_header_chains_without_end_are_switched(bench: Bench) -> None:
     last = bytes(frames.tcp(1, 2, sport=SPORT, v6=True))
     sent = []
     for kind in (0, 43, 44, 51, 60):
-        sent += [_chain(last, [kind] * count) for count in (1, 2, 7, 8, 9, 10, 40, 85)]
+        sent += [_chain(last, [kind] * count) for count in (1, 2, 7, 8, 15, 16, 17, 40, 85)]
     sent += [_chain(last, [0, 60, 43, 51, 44, 60] * n) for n in range(1, 9)]
     for lie in (0, 1, 2, 9, 100, 254, 255):
         for kind in (0, 43, 51, 60):

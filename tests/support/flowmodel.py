@@ -23,7 +23,7 @@ EXTENSIONS = (0, 43, FRAGMENT, 51, 60)
 L3, L4, ND = "l3", "l4", "nd"
 LOCAL = 0xFFFE
 
-MAX_EXTENSIONS, MAX_ND_OPTIONS = 8, 8
+MAX_EXTENSIONS, MAX_ND_OPTIONS = 16, 8
 MAX_DEPTH, MAX_GROUP_DEPTH = 8, 3
 TAIL_CALLS = 33  # the kernel's limit for one packet
 
@@ -199,6 +199,7 @@ class Parsed:
         self.valid: set[str] = set()
         self.tags: list[tuple[int, int]] = []  # (tpid, tci as it is in the frame)
         self.l4 = self.sll = self.tll = 0
+        self.hidden = False  # flows may ask for a transport header that cannot be seen
         self.routed = False  # a routing header names further hops: the checksum covers the last of them
         at = 12
         while len(self.tags) < 2 and _u16(frame, at) in TAGS and len(frame) >= at + 6:
@@ -217,6 +218,9 @@ class Parsed:
             self._ip6()
         elif f["dl_type"] in {ARP, RARP}:
             self._arp()
+        transports = {TCP, UDP, SCTP, ICMP if f["dl_type"] == IP4 else ICMP6}
+        # RFC 1858: a first fragment holds its transport header.
+        self.hidden |= f["frag"] == 1 and L4 not in self.valid and f["proto"] in transports
         self.wire_ports = self._ports()
 
     def _ethertype(self) -> int:
@@ -243,6 +247,9 @@ class Parsed:
         f["ip_src"], f["ip_dst"] = int.from_bytes(d[12:16], "big"), int.from_bytes(d[16:20], "big")
         if d[9] == ICMP6:
             return
+        if d[9] == TCP and fragment & 0x1FFF == 1:
+            self.hidden = True  # RFC 3128: it would overwrite the flags
+            return
         self._transport(self.l3 + ihl, self.l3 + total)
 
     def _ip6(self) -> None:
@@ -255,6 +262,8 @@ class Parsed:
         f["ip6_src"], f["ip6_dst"] = int.from_bytes(d[8:24], "big"), int.from_bytes(d[24:40], "big")
         end = 40 + _u16(d, 4)
         at = self._extensions(d, 40, end)
+        # Where the chain of a first fragment is cut off, the next may go on with it (RFC 7112).
+        self.hidden |= at is None and f["frag"] == 1
         if at is not None and f["proto"] != ICMP:
             self._transport(self.l3 + at, self.l3 + end)
 
@@ -271,8 +280,9 @@ class Parsed:
                 return None
             if kind == FRAGMENT:
                 offset = _u16(d, at + 2)
-                f["frag"] = bool(offset) | 2 * bool(offset & 0xFFF8)
-                if f["frag"] & 2:
+                if offset:  # a further header that says "no fragment" changes nothing
+                    f["frag"] = 1 | 2 * bool(offset & 0xFFF8)
+                if offset & 0xFFF8:
                     self.valid.add(L4)  # of zeros: there are no ports in it
                     return None
                 f["proto"], at = d[at], at + 8
@@ -282,7 +292,8 @@ class Parsed:
                 return None
             self.routed |= kind == 43 and d[at + 3] > 0
             f["proto"], at = d[at], at + length
-        return None
+        self.hidden = f["proto"] in EXTENSIONS
+        return None if self.hidden else at
 
     def _transport(self, at: int, end: int) -> None:
         f, d = self.f, self.rest
@@ -292,6 +303,8 @@ class Parsed:
         least = {TCP: 20, UDP: 8, SCTP: 12, ICMP: 8, ICMP6: 8}.get(f["proto"])
         if least is None or at + least > end:
             return
+        if f["proto"] == TCP and not 20 <= (d[at + 12] >> 4) * 4 <= end - at:
+            return  # options that are not there
         self.valid.add(L4)
         self.l4 = at
         if f["proto"] in {ICMP, ICMP6}:
@@ -514,6 +527,7 @@ class Tables:
         self, flows: Sequence[Flow], ports: Sequence[int], groups: Mapping[int, Group] | None = None
     ) -> None:
         self.ports = tuple(ports)
+        self.deep = True  # some flow looks beyond layer 2: only then headers are read, and missed
         self.groups = groups or {}
         self.tables: dict[int, list[Flow]] = {}
         for flow in sorted(flows, key=lambda flow: -flow.priority):
@@ -523,7 +537,10 @@ class Tables:
         """What becomes of one frame."""
         if kernel_drops(frame):
             return Outcome()
-        return _Run(self, Parsed(frame, in_port), in_port).outcome
+        packet = Parsed(frame, in_port)
+        if self.deep and packet.hidden:
+            return Outcome(drops=Counter(hidden_header=1))
+        return _Run(self, packet, in_port).outcome
 
 
 class _Run:
