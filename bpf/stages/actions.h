@@ -17,6 +17,8 @@ INLINE void flow_credit(struct scratch *s, struct flow *f, __u32 slot)
 	f->used_ns = s->now;
 	if (f->idle_ns || f->deadline_ns)
 		s->timed = 1;
+	if (s->meter)
+		s->uncacheable = 1; /* what the meter refuses is none of this flow's */
 	if (s->n_flows < MAX_CACHE_FLOWS)
 		s->flow[s->n_flows & (MAX_CACHE_FLOWS - 1)] = slot;
 	else
