@@ -22,7 +22,10 @@ typedef __s64 s64;
 typedef __SIZE_TYPE__ size_t;
 typedef unsigned long uintptr_t;
 typedef _Bool bool;
-enum { false, true };
+enum {
+	false,
+	true
+};
 
 #ifndef NULL
 #define NULL ((void *)0)
