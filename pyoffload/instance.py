@@ -208,6 +208,19 @@ class Instance:
             self._tidy()
             os.close(fd)
 
+    def is_changing(self) -> bool:
+        """Whether a command holds the lock now. For questions: it does not touch the lock itself."""
+        try:
+            status = os.stat(f"{self.run_dir}/lock")
+            with open("/proc/locks", encoding="ascii") as locks:
+                held = locks.read()
+        except OSError:
+            return False
+        file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        return any(
+            line.split()[5:6] == [file] for line in held.splitlines() if "FLOCK" in line and "->" not in line
+        )
+
     def _tidy(self) -> None:
         """While holding the lock: nothing is to be left of an instance that is down, not even the lock's file."""
         if os.path.exists(f"{self.run_dir}/runtime.json") or os.path.exists(self.pin_dir):

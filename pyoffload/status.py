@@ -77,7 +77,7 @@ def status(instance: Instance) -> Status:
         ports=len(store.ports()) if store else 0,
         hooks=tuple(_hooks(instance, store, up=up)) if store else (),
         tables=tuple(_tables(maps, store)) if up else (),
-        drift=tuple(_drift(instance, maps, store)) if up else (),
+        drift=_lasting_drift(instance, maps, store) if up else (),
     )
 
 
@@ -129,6 +129,19 @@ def _tables(maps: MapSet, store: Store | None) -> Iterator[TableStatus]:
     tags = maps.mmap("cache_tags").cast("Q")
     entries = maps["cache_tags"].max_entries
     yield TableStatus("flow cache", entries - tags[:entries].tolist().count(0), entries)
+
+
+def _lasting_drift(instance: Instance, maps: MapSet, store: Store | None) -> tuple[str, ...]:
+    """Differences that no command is just working on: a change on its way is no drift."""
+    if not tuple(_drift(instance, maps, store)):
+        return ()
+    for _ in range(2):  # it may have finished, or begun, while we looked
+        if instance.is_changing():
+            return ()
+        found = tuple(_drift(instance, maps, store))
+        if not found:
+            return ()
+    return () if instance.is_changing() else found
 
 
 def _drift(instance: Instance, maps: MapSet, store: Store | None) -> Iterator[str]:
