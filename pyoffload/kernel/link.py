@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 import struct
 from dataclasses import dataclass
 
 from pyoffload.kernel import syscall
+from pyoffload.kernel.descriptor import Descriptor
 from pyoffload.kernel.syscall import address, bpf, error
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ class OnHook:
     link_id: int
 
 
-class Link:
+class Link(Descriptor):
     """A link; the attachment lasts as long as a descriptor or a pin of it."""
 
     __slots__ = ("fd",)
@@ -92,21 +92,6 @@ class Link:
         kind, link_id, prog_id = struct.unpack_from("<III", raw)
         ifindex, attach_type = struct.unpack_from("<II", raw, 16)
         return LinkInfo(link_id, kind, prog_id, ifindex, attach_type if kind == LINK_TYPE_TCX else 0)
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "fd", -1) >= 0:
-            self.close()
 
 
 def query(ifindex: int, attach_type: int) -> list[OnHook] | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import os
 import struct
 from enum import IntEnum
 
 from pyoffload.errors import KernelError, TableFull
 from pyoffload.kernel import syscall
+from pyoffload.kernel.descriptor import Descriptor
 from pyoffload.kernel.syscall import address, bpf, error
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def _count_cpus() -> tuple[int, int]:
     return _cpus
 
 
-class Map:
+class Map(Descriptor):
     """An open map. ``id``, ``type`` … are the kernel's own words; `stride` is the distance of values in bulk and mmap."""
 
     __slots__ = (
@@ -171,19 +171,7 @@ class Map:
 
     def close(self) -> None:
         self._words.clear()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "fd", -1) >= 0:
-            self.close()
+        super().close()
 
     def __repr__(self) -> str:
         return f"<Map {self.name or '?'} id {self.id}>"

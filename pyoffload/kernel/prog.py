@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pyoffload.errors import HostError, VerifierError
 from pyoffload.kernel import syscall
+from pyoffload.kernel.descriptor import Descriptor
 from pyoffload.kernel.syscall import address, bpf, error
 
 TYPE_CHECKING = False
@@ -55,7 +56,7 @@ class TestRun:
     duration_ns: int  # mean of one run
 
 
-class Prog:
+class Prog(Descriptor):
     """A loaded program; owns its descriptor."""
 
     __slots__ = ("fd",)
@@ -104,21 +105,6 @@ class Prog:
 
     def pin(self, path: str) -> None:
         syscall.obj_pin(self.fd, path)
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "fd", -1) >= 0:
-            self.close()
 
     def info(self) -> ProgInfo:
         raw = syscall.obj_info(self.fd, _INFO_SIZE)
